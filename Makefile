@@ -1,0 +1,40 @@
+# `make` alone says what there is.
+PY := .venv/bin/python
+CLANG ?= clang
+LLVM_STRIP ?= llvm-strip
+BPF_CFLAGS := -O2 -g -target bpf -mcpu=v3 -Wall -Werror -I/usr/include/$(shell uname -m)-linux-gnu
+
+.PHONY: help
+help:	## say what there is
+	@echo "ksmtrace: see what Linux Kernel Samepage Merging does"; echo
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 26
+
+.venv/.set-up-use: pyproject.toml scripts/setup
+	@scripts/setup use
+
+.venv/.set-up-dev: pyproject.toml scripts/setup scripts/bcc-headers
+	@scripts/setup dev
+
+.PHONY: demo
+demo: .venv/.set-up-use	## set up, trace the real ksmd on a small workload, report
+	@$(PY) -m ksmtrace.lab.demo
+
+.PHONY: test
+test: .venv/.set-up-dev	## set up, then lint, types and all tests, live ones where possible
+	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
+	@$(PY) -m mypy
+	@$(PY) -m pytest
+
+.PHONY: bpf
+bpf: .venv/.set-up-dev	## build the BPF object, the event header and the generated docs
+	@$(PY) -m ksmtrace.generate
+	$(CLANG) $(BPF_CFLAGS) -c bpf/ksm.bpf.c -o bpf/ksm.bpf.o
+	$(LLVM_STRIP) -g bpf/ksm.bpf.o
+
+.PHONY: bench-capture
+bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftrace (root)
+	@$(PY) bench/capture.py
+
+.PHONY: clean
+clean:	## remove what was built and set up here
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,137 @@
+// SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause
+/*
+ * The ksm tracepoints as one CO-RE object for libbpf. Needs no vmlinux.h: only the members read
+ * are declared, and libbpf finds their real offsets in the running kernel's BTF.
+ */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_core_read.h>
+#include "event.h"
+
+#define CO_RE __attribute__((preserve_access_index))
+
+struct task_struct {
+	int tgid;
+	struct mm_struct *mm;
+} CO_RE;
+
+struct mm_struct {
+	struct task_struct *owner;
+} CO_RE;
+
+struct ksm_rmap_item {
+	unsigned long address;
+	unsigned int oldchecksum;
+} CO_RE;
+
+typedef struct {
+	int counter;
+} atomic_t;
+
+struct page {
+	atomic_t _mapcount;
+} CO_RE;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 26);
+} events SEC(".maps");
+
+struct cpu_state;
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u64[3]);
+} cpu_states SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(max_entries, 16384);
+	__type(key, __u64);
+	__type(value, __u32);
+} owners SEC(".maps");
+
+#define PROGRAM(name) SEC("raw_tp/" #name) int name(struct bpf_raw_tracepoint_args *ctx)
+
+static __always_inline struct event *reserve(void)
+{
+	return bpf_ringbuf_reserve(&events, sizeof(struct event), 0);
+}
+
+static __always_inline void submit(struct event *e)
+{
+	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
+}
+
+static __always_inline void submit_and_wake(struct event *e)
+{
+	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+}
+
+static __always_inline struct cpu_state *this_cpu(void)
+{
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&cpu_states, &zero);
+}
+
+static __always_inline __u32 owner_cached(__u64 mm)
+{
+	__u32 *tgid = bpf_map_lookup_elem(&owners, &mm);
+
+	return tgid ? *tgid : 0;
+}
+
+static __always_inline void remember_owner(__u64 mm, __u32 tgid)
+{
+	bpf_map_update_elem(&owners, &mm, &tgid, BPF_ANY);
+}
+
+static __always_inline void forget_owner(__u64 mm)
+{
+	bpf_map_delete_elem(&owners, &mm);
+}
+
+static __always_inline __u64 item_address(__u64 item)
+{
+	return BPF_CORE_READ((struct ksm_rmap_item *)item, address);
+}
+
+static __always_inline __u32 item_checksum(__u64 item)
+{
+	return BPF_CORE_READ((struct ksm_rmap_item *)item, oldchecksum);
+}
+
+static __always_inline __u32 page_mapcount(__u64 page)
+{
+	if (!bpf_core_field_exists(struct page, _mapcount))
+		return 0;
+	return BPF_CORE_READ((struct page *)page, _mapcount.counter) + 1;
+}
+
+/* Only with CONFIG_MEMCG. */
+static __always_inline __u64 mm_owner(__u64 mm)
+{
+	if (!bpf_core_field_exists(struct mm_struct, owner))
+		return 0;
+	return (__u64)BPF_CORE_READ((struct mm_struct *)mm, owner);
+}
+
+static __always_inline __u32 task_tgid(__u64 task)
+{
+	return BPF_CORE_READ((struct task_struct *)task, tgid);
+}
+
+static __always_inline __u64 task_mm(__u64 task)
+{
+	return (__u64)BPF_CORE_READ((struct task_struct *)task, mm);
+}
+
+#include "programs.h"
+
+_Static_assert(sizeof(struct cpu_state) == sizeof(__u64[3]), "cpu_states holds struct cpu_state");
+_Static_assert(sizeof(struct event) == 56, "the ring's stride is 64 bytes");
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,85 @@
+"""The command that `record -- CMD` runs and traces."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+from collections.abc import Sequence
+
+from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.kernel.host import kernel_release
+from ksmtrace.kernel.releases import MergeFate, merge_any_at_exec
+
+_PR_SET_MEMORY_MERGE = 67
+
+
+def merge_fate_words() -> tuple[MergeFate, str]:
+    """What --merge can do on this kernel, and that in words."""
+    release = kernel_release()
+    fate = merge_any_at_exec(release)
+    words = {
+        "absent": f"PR_SET_MEMORY_MERGE is missing in this kernel ({release}); it came with 6.4",
+        "lost": f"this kernel ({release}) forgets --merge at exec (fixed in 6.10)",
+        "unscanned": f"this kernel ({release}) keeps --merge at exec but never scans it"
+        " (fixed in 6.10)",
+        "kept": "any unmodified program can be opted in",
+    }
+    return fate, words[fate]
+
+
+def merge_warning() -> str | None:
+    """What a user of --merge must know about this kernel before the command runs, or None.
+
+    Raises KsmtraceError where the kernel has no PR_SET_MEMORY_MERGE at all.
+    """
+    fate, words = merge_fate_words()
+    if fate == "absent":
+        raise KsmtraceError(
+            words, "the program itself can call madvise(MADV_MERGEABLE)", Exit.HOST_CANNOT
+        )
+    return None if fate == "kept" else words
+
+
+class Command:
+    """A running command. merge: opt its whole memory in before it starts.
+
+    Raises KsmtraceError where it can't be started.
+    """
+
+    def __init__(self, arguments: Sequence[str], *, merge: bool = False) -> None:
+        libc = ctypes.CDLL(None, use_errno=True)
+
+        def opt_in() -> None:
+            if libc.prctl(_PR_SET_MEMORY_MERGE, 1, 0, 0, 0) != 0:
+                raise OSError(ctypes.get_errno(), "PR_SET_MEMORY_MERGE")
+
+        try:
+            self._process = subprocess.Popen(arguments, preexec_fn=opt_in if merge else None)
+        except FileNotFoundError:
+            raise KsmtraceError(
+                f"there is no command {arguments[0]!r}", "check its name or give its path"
+            ) from None
+        except PermissionError:
+            raise KsmtraceError(
+                f"{arguments[0]!r} may not be run", "is it executable?"
+            ) from None
+        except (OSError, subprocess.SubprocessError) as error:
+            raise KsmtraceError(f"{arguments[0]!r} did not start: {error}") from None
+        self.pid = self._process.pid
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def fileno(self) -> int:
+        """Readable once the command has ended."""
+        return self._pidfd
+
+    def end(self) -> int | None:
+        """Its status, as a shell counts: 128 + n for signal n. None if it is still running.
+
+        One that outlived the recording is left alone.
+        """
+        status = self._process.poll()
+        os.close(self._pidfd)
+        if status is not None and status < 0:
+            return 128 - status
+        return status

@@ -1,0 +1,253 @@
+"""What is recorded beside the events: counters, processes, their regions, and the census.
+
+Everything here reads small kernel files, which can take long on a host with thousands of
+processes. So the long readings are jobs: generators that do a little and yield, so that the
+session can empty the ring in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from ksmtrace.events.batch import EventBatch, of_kind
+from ksmtrace.events.registry import (
+    KSM_ENTER,
+    KSM_EXIT,
+    KSM_MERGE_ONE_PAGE,
+    KSM_MERGE_WITH_KSM_PAGE,
+    KSM_STOP_SCAN,
+)
+from ksmtrace.kernel import sysfs
+from ksmtrace.processes.census import census_obstacle, take_census
+from ksmtrace.processes.identity import Identity, all_tgids, identify
+from ksmtrace.processes.lifecycle import LifecycleEvent
+from ksmtrace.processes.regions import Region, read_regions
+from ksmtrace.processes.registered import is_registered
+
+Job = Iterator[None]
+
+_REST = 20
+"""After a reading that took t seconds the next of its kind waits 20 t: at most 5 % of a core."""
+
+
+_BY_THE_LIVING = (KSM_ENTER, KSM_MERGE_ONE_PAGE, KSM_MERGE_WITH_KSM_PAGE)
+
+
+class Sink(Protocol):
+    """Where rows go."""
+
+    def table(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Append rows to a small table."""
+        ...
+
+    def census(self, ts: int, reason: str, rows: np.ndarray[Any, np.dtype[np.void]]) -> None:
+        """Append a chunk of a census."""
+        ...
+
+
+@dataclass
+class _Known:
+    """A process that is or was registered. regions: as last written. settled: read after a scan."""
+
+    identity: Identity | None
+    regions: tuple[Region, ...] = ()
+    settled: bool = False
+
+
+class _Pace:
+    """Keeps one kind of reading below its share of time."""
+
+    def __init__(self) -> None:
+        self._ready = 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() >= self._ready
+
+    def took(self, seconds: float) -> None:
+        self._ready = time.monotonic() + _REST * seconds
+
+
+def _distinct(values: np.ndarray[Any, np.dtype[np.uint32]]) -> set[int]:
+    """The distinct values; long runs of one value are the rule."""
+    borders = np.flatnonzero(values[1:] != values[:-1])
+    return {int(values[0]), *values[borders + 1].tolist()} if len(values) else set()
+
+
+class Context:
+    """Reads the host beside the stream and hands rows to a sink.
+
+    cmdlines: store whole command lines. only: registered processes to look at; None for all.
+    """
+
+    def __init__(
+        self,
+        sink: Sink,
+        sampler: sysfs.HostSampler,
+        *,
+        cmdlines: bool = False,
+        only: frozenset[int] | None = None,
+    ) -> None:
+        self._sink = sink
+        self._cmdlines = cmdlines
+        self._only = only
+        self._known: dict[int, _Known] = {}
+        self._sampler = sampler
+        self._jobs: deque[Job] = deque()
+        self._host_pace = _Pace()
+        self._process_pace = _Pace()
+        self._scans_ended = 0
+        census = census_obstacle()
+        self.census_note = str(census) if census else None
+        """Why no census is taken, or None."""
+
+    @property
+    def known_tgids(self) -> list[int]:
+        """The registered processes known to be alive."""
+        return list(self._known)
+
+    def start(self) -> None:
+        """Take the first samples; the longer readings are queued."""
+        self.sample_host("start")
+        self._jobs.append(self._find_registered())
+
+    def finish(self) -> None:
+        """Queue the last samples."""
+        self.sample_host("end")
+        self._jobs.append(self._sample_processes("end", None))
+        self._jobs.append(self._read_regions(list(self._known)))
+        self.take_census("end")
+
+    def interval(self) -> None:
+        """Sample because time has passed."""
+        self.sample_host("interval")
+        self._jobs.append(self._sample_processes("interval", None))
+
+    def take_census(self, reason: str) -> None:
+        """Queue a census."""
+        if self.census_note is None:
+            self._jobs.append(self._census(reason))
+
+    def work(self, seconds: float) -> bool:
+        """Do queued work for about that long; True while there is more."""
+        until = time.monotonic() + seconds
+        while self._jobs:
+            try:
+                next(self._jobs[0])
+            except StopIteration:
+                self._jobs.popleft()
+            if time.monotonic() >= until:
+                break
+        return bool(self._jobs)
+
+    def events(self, batch: EventBatch) -> None:
+        """Notice new processes and ended scans in a batch."""
+        # Removed items are left out: they may be a dead process's.
+        for tgid in _distinct(batch["tgid"][of_kind(batch, *_BY_THE_LIVING)]):
+            if tgid and tgid not in self._known:
+                self._meet(tgid, "enter", time.monotonic_ns())
+        for tgid in batch["tgid"][of_kind(batch, KSM_ENTER)].tolist():
+            if tgid in self._known:
+                self._known[tgid].settled = False
+        for gone in batch[of_kind(batch, KSM_EXIT)]:
+            self._part(int(gone["tgid"]), int(gone["ts"]))
+        stops = batch[of_kind(batch, KSM_STOP_SCAN)]
+        if len(stops):
+            self._scan_ended(int(stops["addr"][-1]))
+
+    def lifecycle(self, events: Iterable[LifecycleEvent]) -> None:
+        """Follow forks, execs, renames and exits of known processes."""
+        for event in events:
+            if event.tgid not in self._known:
+                continue
+            if event.what == "fork":
+                self._meet(event.child, "fork", event.ts)
+            elif event.what == "exit":
+                self._part(event.tgid, event.ts)
+            else:
+                identity = identify(event.tgid)
+                if identity is not None:
+                    self._known[event.tgid].identity = identity
+                    self._row(event.what, event.ts, event.tgid, identity)
+
+    def sample_host(self, reason: str, seq: int | None = None) -> None:
+        """One row of the host's counters and knobs."""
+        begin = time.thread_time()
+        row: dict[str, Any] = {"ts": time.monotonic_ns(), "reason": reason, "seq": seq}
+        row |= self._sampler.counters()
+        row |= {f"knob_{name}": value for name, value in self._sampler.knobs().items()}
+        self._host_pace.took(time.thread_time() - begin)
+        self._sink.table("counters", [row])
+
+    def _scan_ended(self, seq: int) -> None:
+        if self._host_pace.due():
+            self.sample_host("scan", seq)
+        if self._process_pace.due():
+            self._jobs.append(self._sample_processes("scan", seq))
+            unsettled = [tgid for tgid, known in self._known.items() if not known.settled]
+            for tgid in unsettled:
+                self._known[tgid].settled = True
+            self._jobs.append(self._read_regions(unsettled))
+
+    def _find_registered(self) -> Job:
+        for tgid in sorted(all_tgids()):
+            if tgid not in self._known and is_registered(tgid):
+                self._meet(tgid, "present", time.monotonic_ns())
+            yield
+        yield from self._sample_processes("start", None)
+        yield from self._census("start") if self.census_note is None else ()
+
+    def _meet(self, tgid: int, what: str, ts: int) -> None:
+        if self._only is not None and tgid not in self._only:
+            return
+        identity = identify(tgid)
+        self._known[tgid] = _Known(identity)
+        self._row(what, ts, tgid, identity)
+        self._jobs.append(self._read_regions([tgid]))
+
+    def _part(self, tgid: int, ts: int) -> None:
+        # An exec too ends an address space; the process stays known if the next is registered.
+        if tgid not in self._known or is_registered(tgid):
+            return
+        what = "exec" if sysfs.read_ksm_stat(tgid) else "exit"
+        self._row(what, ts, tgid, self._known.pop(tgid).identity)
+
+    def _row(self, what: str, ts: int, tgid: int, identity: Identity | None) -> None:
+        row: dict[str, Any] = asdict(identity) if identity else {}
+        if not self._cmdlines:
+            row.pop("cmdline", None)
+        self._sink.table("identities", [{**row, "ts": ts, "what": what, "tgid": tgid}])
+
+    def _sample_processes(self, reason: str, seq: int | None) -> Job:
+        begin = time.thread_time()
+        for tgid in list(self._known):
+            values = sysfs.read_ksm_stat(tgid)
+            if values:
+                row = {"ts": time.monotonic_ns(), "reason": reason, "seq": seq, "tgid": tgid}
+                self._sink.table("counters", [{**row, **values}])
+            yield
+        self._process_pace.took(time.thread_time() - begin)
+
+    def _read_regions(self, tgids: list[int]) -> Job:
+        for tgid in tgids:
+            regions = tuple(read_regions(tgid) or ())
+            known = self._known.get(tgid)
+            if regions and known is not None and regions != known.regions:
+                ts = time.monotonic_ns()
+                self._sink.table(
+                    "regions", [{"ts": ts, "tgid": tgid, **asdict(region)} for region in regions]
+                )
+                known.regions = regions
+            yield
+
+    def _census(self, reason: str) -> Job:
+        for tgid in list(self._known):
+            ts = time.monotonic_ns()
+            for rows in take_census(tgid):
+                self._sink.census(ts, reason, rows)
+                yield

@@ -1,0 +1,136 @@
+"""What this host can and can't do for tracing KSM, each lack with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from ksmtrace.capture.choose import SOURCES
+from ksmtrace.capture.command import merge_fate_words
+from ksmtrace.events.registry import TRACEPOINTS
+from ksmtrace.kernel import host, sysfs
+from ksmtrace.processes.census import census_obstacle
+from ksmtrace.processes.lifecycle import ProcConnector
+
+State = Literal["yes", "no", "note"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One answer. state: yes (works), no (doesn't), note (worth knowing)."""
+
+    topic: str
+    state: State
+    detail: str
+    remedy: str | None = None
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All answers. can_trace: some backend works."""
+
+    findings: list[Finding]
+    can_trace: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "kernel": host.kernel_release(),
+            "can_trace": self.can_trace,
+            "findings": [asdict(finding) for finding in self.findings],
+        }
+
+
+def examine() -> Diagnosis:
+    """Look at everything; changes nothing."""
+    findings = [*_ksm(), *_tracepoints()]
+    backends = list(_backends())
+    findings += backends
+    findings += [*_beside(), *_surroundings()]
+    return Diagnosis(findings, any(finding.state == "yes" for finding in backends))
+
+
+def _ksm() -> Iterator[Finding]:
+    missing = host.ksm_obstacles()
+    if missing:
+        yield Finding("KSM", "no", missing[0].what, missing[0].remedy)
+        return
+    yield Finding("KSM", "yes", f"Linux {host.kernel_release()}")
+    running = sysfs.read_knob("run")
+    if running == "1":
+        yield Finding("ksmd", "yes", "running (run=1)")
+    else:
+        yield Finding(
+            "ksmd",
+            "note",
+            f"switched off (run={running}): nothing is scanned",
+            "record --run, or echo 1 > /sys/kernel/mm/ksm/run",
+        )
+    absent = [
+        f"{thing.name} ({thing.since})"
+        for thing in (*sysfs.KNOBS, *(c for c in sysfs.COUNTERS if c.where == "ksm"))
+        if sysfs.read_knob(thing.name) is None
+    ]
+    if absent:
+        yield Finding("counters and knobs", "note", f"this kernel lacks {', '.join(absent)}")
+    else:
+        yield Finding("counters and knobs", "yes", "all that ksmtrace knows")
+
+
+def _tracepoints() -> Iterator[Finding]:
+    names = tuple(kind.name for kind in TRACEPOINTS)
+    have = host.ksm_tracepoints(names)
+    if len(have) == len(names):
+        yield Finding("tracepoints", "yes", f"all {len(names)}")
+    elif have:
+        lacking = ", ".join(sorted(set(names) - set(have)))
+        yield Finding("tracepoints", "note", f"{len(have)} of {len(names)}; no {lacking}")
+    else:
+        obstacle = host.tracepoint_obstacle()
+        if host.tracefs() is None and not host.has_btf():
+            obstacle = host.tracefs_obstacle()
+        yield Finding("tracepoints", "no", obstacle.what, obstacle.remedy)
+
+
+def _backends() -> Iterator[Finding]:
+    for source in SOURCES:
+        obstacles = source.check()
+        topic = f"backend {source.name}"
+        if not obstacles:
+            yield Finding(topic, "yes", source.summary)
+        for obstacle in obstacles:
+            yield Finding(topic, "no", obstacle.what, obstacle.remedy)
+
+
+def _beside() -> Iterator[Finding]:
+    obstacle = census_obstacle()
+    if obstacle is None:
+        yield Finding("census", "yes", "who maps which KSM page, from pagemap and kpageflags")
+    else:
+        yield Finding("census", "no", obstacle.what.removeprefix("no census: "), obstacle.remedy)
+    try:
+        ProcConnector().close()
+    except OSError as error:
+        yield Finding(
+            "process events", "no", f"proc connector: {error.strerror}", "run with sudo"
+        )
+    else:
+        yield Finding("process events", "yes", "fork, exec, rename and exit as they happen")
+    fate, words = merge_fate_words()
+    yield Finding("record --merge", "yes" if fate == "kept" else "no", words)
+
+
+def _surroundings() -> Iterator[Finding]:
+    if not host.in_initial_pid_namespace():
+        yield Finding(
+            "process ids",
+            "note",
+            "this is a container: events carry the host's process ids, /proc shows others",
+            "run on the host, or with --pid=host",
+        )
+    mode = host.lockdown()
+    if mode not in (None, "none"):
+        yield Finding(
+            "lockdown", "note", f"{mode}: may forbid BPF and tracefs", "boot with lockdown=none"
+        )

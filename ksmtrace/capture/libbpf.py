@@ -1,0 +1,159 @@
+"""libbpf.so.1 through ctypes: just what loading one object and attaching its programs needs."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+from ksmtrace.errors import Exit, KsmtraceError, Obstacle
+
+_SONAME = "libbpf.so.1"
+_POINTER_ERRORS = 4095
+_WARN = 0
+_LIBC = ctypes.CDLL(None)
+
+_PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
+
+
+def load_library() -> ctypes.CDLL | None:
+    """libbpf with its prototypes set, or None where it is not installed."""
+    try:
+        lib = ctypes.CDLL(_SONAME, use_errno=True)
+    except OSError:
+        return None
+    pointer, text, number = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_int
+    for name, result, arguments in (
+        ("bpf_object__open_file", pointer, [text, pointer]),
+        ("bpf_object__load", number, [pointer]),
+        ("bpf_object__close", None, [pointer]),
+        ("bpf_object__next_program", pointer, [pointer, pointer]),
+        ("bpf_object__find_map_by_name", pointer, [pointer, text]),
+        ("bpf_program__name", text, [pointer]),
+        ("bpf_program__attach", pointer, [pointer]),
+        ("bpf_program__set_autoload", number, [pointer, ctypes.c_bool]),
+        ("bpf_map__set_max_entries", number, [pointer, ctypes.c_uint32]),
+        ("bpf_map__fd", number, [pointer]),
+        ("bpf_map_lookup_elem", number, [number, pointer, pointer]),
+        ("bpf_link__destroy", number, [pointer]),
+        ("libbpf_set_print", pointer, [pointer]),
+        ("libbpf_num_possible_cpus", number, []),
+    ):
+        function = getattr(lib, name)
+        function.restype = result
+        function.argtypes = arguments
+    return lib
+
+
+def missing_library() -> Obstacle:
+    """Why `load_library` returned None."""
+    return Obstacle(
+        f"{_SONAME} is not installed",
+        "apt install libbpf1 (Debian, Ubuntu) or dnf install libbpf (Fedora)",
+    )
+
+
+class BpfObject:
+    """A compiled BPF object, loaded and attached.
+
+    path: the object file. ring_bytes: size of the ring buffer map called `events`.
+    programs: the names of the programs to load, the tracepoints that this kernel has.
+    Raises KsmtraceError: HOST_CANNOT where loading or attaching is refused, with libbpf's words.
+    """
+
+    def __init__(
+        self, lib: ctypes.CDLL, path: Path, ring_bytes: int, programs: Collection[str]
+    ) -> None:
+        self._lib = lib
+        self._links: list[int] = []
+        self._messages: list[str] = []
+        self._print = _PRINT(self._keep_message)
+        lib.libbpf_set_print(self._print)
+        self._object = lib.bpf_object__open_file(os.fsencode(path), None)
+        if not self._object:
+            raise self._refused("opened", ctypes.get_errno())
+        try:
+            self._load(ring_bytes, programs)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, ring_bytes: int, programs: Collection[str]) -> None:
+        lib = self._lib
+        chosen = []
+        program = lib.bpf_object__next_program(self._object, None)
+        while program:
+            wanted = lib.bpf_program__name(program).decode() in programs
+            lib.bpf_program__set_autoload(program, wanted)
+            if wanted:
+                chosen.append(program)
+            program = lib.bpf_object__next_program(self._object, program)
+        lib.bpf_map__set_max_entries(self._map("events"), ring_bytes)
+        if (code := lib.bpf_object__load(self._object)) < 0:
+            raise self._refused("loaded", -code)
+        for program in chosen:
+            link = lib.bpf_program__attach(program)
+            if not link or ctypes.c_long(link).value in range(-_POINTER_ERRORS, 0):
+                raise self._refused("attached", ctypes.get_errno())
+            self._links.append(link)
+
+    def _keep_message(self, level: int, form: bytes, arguments: int) -> int:
+        if level == _WARN:
+            text = ctypes.create_string_buffer(1024)
+            # A va_list is handed on as a pointer in the 64-bit ABIs of x86 and ARM.
+            _LIBC.vsnprintf(text, ctypes.c_size_t(1024), form, ctypes.c_void_p(arguments))
+            self._messages.append(text.value.decode(errors="replace").strip())
+        return 0
+
+    def _refused(self, step: str, code: int) -> KsmtraceError:
+        if code == errno.ENOMEM:
+            return KsmtraceError(
+                "there is not enough memory for the ring buffer",
+                "ask for a smaller one with --ring, in MiB",
+                Exit.HOST_CANNOT,
+            )
+        if code == errno.EPERM:
+            hint = "run as root, or give python CAP_BPF and CAP_PERFMON; lockdown may forbid it too"
+        else:
+            hint = "try --backend tracefs, which needs no BPF"
+        reason = os.strerror(code) if code else "no reason given"
+        if self._messages:
+            reason += f" ({self._messages[-1]})"
+        return KsmtraceError(
+            f"the BPF programs could not be {step}: {reason}", hint, Exit.HOST_CANNOT
+        )
+
+    def _map(self, name: str) -> int:
+        found: int | None = self._lib.bpf_object__find_map_by_name(self._object, name.encode())
+        if not found:
+            raise KsmtraceError(f"the BPF object has no map called {name}", "reinstall ksmtrace")
+        return found
+
+    def map_fd(self, name: str) -> int:
+        """The file descriptor of a map; it lives as long as the object."""
+        return int(self._lib.bpf_map__fd(self._map(name)))
+
+    def read_per_cpu(self, name: str, words: int) -> list[tuple[int, ...]]:
+        """Entry 0 of a per-CPU array whose value is `words` u64; one tuple a possible CPU."""
+        cpus = self._lib.libbpf_num_possible_cpus()
+        values = (ctypes.c_uint64 * (words * cpus))()
+        key = ctypes.c_uint32(0)
+        self._lib.bpf_map_lookup_elem(
+            self.map_fd(name), ctypes.byref(key), ctypes.byref(values)
+        )
+        return [tuple(values[cpu * words : (cpu + 1) * words]) for cpu in range(cpus)]
+
+    def detach(self) -> None:
+        """Detach every program; maps stay readable."""
+        while self._links:
+            self._lib.bpf_link__destroy(self._links.pop())
+
+    def close(self) -> None:
+        """Detach and free everything."""
+        self.detach()
+        if self._object:
+            self._lib.bpf_object__close(self._object)
+            self._object = None
+        self._lib.libbpf_set_print(None)

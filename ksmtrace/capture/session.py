@@ -1,0 +1,233 @@
+"""One capture from start to end: the stream, the context, the end's conditions."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ksmtrace.capture.context import Context
+from ksmtrace.capture.source import EventStream
+from ksmtrace.events.batch import EventBatch, of_kind
+from ksmtrace.events.registry import KSM_ADVISOR, KSM_START_SCAN, KSM_STOP_SCAN, LOST
+from ksmtrace.processes.lifecycle import ProcConnector
+
+_BUSY_WAIT = 0.02
+_IDLE_WAIT = 0.1
+_PAUSE = 0.005
+_SLICE = 0.005
+_UNHINDERED = (KSM_START_SCAN, KSM_STOP_SCAN, KSM_ADVISOR, LOST)
+
+
+class Consumer(Protocol):
+    """Whoever takes the events: a recording, a live view."""
+
+    def events(self, batch: EventBatch) -> None:
+        """Take a batch."""
+        ...
+
+    def flush_if_due(self) -> None:
+        """Called often: the time to write what has waited."""
+        ...
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a session runs.
+
+    duration (seconds), scans: when it ends by itself, None if not by this. interval,
+    census_interval: seconds between samples. pids: keep only these processes' events.
+    """
+
+    duration: float | None = None
+    scans: int | None = None
+    interval: float | None = 1.0
+    census_interval: float | None = None
+    pids: frozenset[int] | None = None
+
+
+@dataclass
+class Progress:
+    """What a status line can show."""
+
+    seconds: float = 0.0
+    events: int = 0
+    scans: int = 0
+    lost: int = 0
+    first_event: int | None = None
+    known_processes: int = 0
+
+
+class Signals:
+    """SIGINT, SIGTERM and SIGHUP as flags and a readable descriptor instead of interruptions."""
+
+    def __init__(self) -> None:
+        self.caught: list[str] = []
+        self._read, self._write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    def fileno(self) -> int:
+        """Readable once a signal came."""
+        return self._read
+
+    def _catch(self, number: int, _frame: object) -> None:
+        self.caught.append(signal.Signals(number).name)
+
+    @contextmanager
+    def installed(self) -> Iterator[Signals]:
+        """Handle the signals while inside."""
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        before = {number: signal.signal(number, self._catch) for number in numbers}
+        wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
+        try:
+            yield self
+        finally:
+            signal.set_wakeup_fd(wakeup)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            os.close(self._read)
+            os.close(self._write)
+
+
+class Session:
+    """Pumps a stream into a consumer and a context until an option, a signal or the command ends it.
+
+    launch: starts the traced command once the first samples are taken, and returns a descriptor
+    that becomes readable when it has ended. nothing_to_wait_for: whether no scan can ever end.
+    status: called about twice a second.
+    """
+
+    def __init__(
+        self,
+        stream: EventStream,
+        consumer: Consumer,
+        context: Context,
+        signals: Signals,
+        options: Options,
+        *,
+        connector: ProcConnector | None = None,
+        launch: Callable[[], int] | None = None,
+        status: Callable[[Progress], None] = lambda _progress: None,
+        nothing_to_wait_for: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._stream = stream
+        self._consumer = consumer
+        self._context = context
+        self._signals = signals
+        self._options = options
+        self._connector = connector
+        self._status = status
+        self._nothing_to_wait_for = nothing_to_wait_for
+        self._begin = time.monotonic()
+        self._launch = launch
+        self._command_fd: int | None = None
+        self._epoll = select.epoll()
+        self._epoll.register(signals.fileno(), select.EPOLLIN)
+        if (ring := stream.fileno()) is not None:
+            # Edge-triggered: only the events that ask for it wake us, not every merge.
+            self._epoll.register(ring, select.EPOLLIN | select.EPOLLET)
+        if connector is not None:
+            self._epoll.register(connector.fileno(), select.EPOLLIN)
+        self.progress = Progress()
+
+    def run(self) -> str:
+        """Capture; returns how it ended: a signal's name, duration, scans, command, or nothing."""
+        context = self._context
+        context.start()
+        while context.work(_SLICE) and not self._signals.caught:
+            self._pump()
+        if self._launch is not None and not self._signals.caught:
+            self._command_fd = self._launch()
+            self._epoll.register(self._command_fd, select.EPOLLIN)
+        if self._options.census_interval is None:
+            next_census = np.inf
+        else:
+            next_census = self._options.census_interval
+        next_interval = self._options.interval or np.inf
+        next_status = 0.0
+        while True:
+            arrived = self._pump()
+            seconds = self.progress.seconds = time.monotonic() - self._begin
+            busy = context.work(_SLICE)
+            if seconds >= next_interval:
+                context.interval()
+                next_interval = seconds + (self._options.interval or np.inf)
+            if seconds >= next_census:
+                context.take_census("interval")
+                next_census = seconds + (self._options.census_interval or np.inf)
+            if seconds >= next_status:
+                self.progress.known_processes = len(context.known_tgids)
+                self._status(self.progress)
+                next_status = seconds + 0.5
+            if (ended := self._ended(busy)) is not None:
+                break
+            if not busy:
+                self._wait(arrived)
+        self._finish()
+        return ended
+
+    def _finish(self) -> None:
+        self._context.finish()
+        interruptions = len(self._signals.caught)
+        # A second Ctrl-C gives up the last readings, not the recording.
+        while self._context.work(_SLICE) and len(self._signals.caught) == interruptions:
+            self._pump()
+        self._take(self._stream.final())
+        self._epoll.close()
+        self.progress.seconds = time.monotonic() - self._begin
+
+    def _pump(self) -> int:
+        batch = self._stream.read()
+        self._take(batch)
+        if self._connector is not None:
+            self._context.lifecycle(self._connector.read())
+        self._consumer.flush_if_due()
+        return len(batch)
+
+    def _take(self, batch: EventBatch) -> None:
+        if not len(batch):
+            return
+        self._context.events(batch)
+        if self._options.pids is not None:
+            wanted = np.isin(batch["tgid"], list(self._options.pids)) | of_kind(batch, *_UNHINDERED)
+            batch = batch[wanted]
+        progress = self.progress
+        progress.events += len(batch)
+        progress.scans += int(of_kind(batch, KSM_STOP_SCAN).sum())
+        progress.lost += int(batch["addr"][of_kind(batch, LOST)].sum())
+        if progress.first_event is None and len(batch):
+            progress.first_event = int(batch["ts"][0])
+        self._consumer.events(batch)
+
+    def _ended(self, busy: bool) -> str | None:
+        options, progress = self._options, self.progress
+        if self._signals.caught:
+            return self._signals.caught[0]
+        if options.duration is not None and progress.seconds >= options.duration:
+            return "duration"
+        if options.scans is not None and progress.scans >= options.scans:
+            return "scans"
+        if self._command_fd is not None and select.select([self._command_fd], [], [], 0)[0]:
+            return "command"
+        if self._stream.exhausted:
+            return "source"
+        if options.scans is not None and not busy and self._nothing_to_wait_for():
+            return "nothing"
+        return None
+
+    def _wait(self, arrived: int) -> None:
+        wait = _BUSY_WAIT if arrived else _IDLE_WAIT
+        if self._options.duration is not None:
+            wait = min(wait, max(0.0, self._options.duration - self.progress.seconds))
+        begin = time.monotonic()
+        self._epoll.poll(wait)
+        # However often we are woken, we look at most 200 times a second.
+        rest = _PAUSE - (time.monotonic() - begin)
+        if rest > 0:
+            time.sleep(rest)

@@ -1,0 +1,85 @@
+"""The command line: finds the verb, runs it, prints errors once."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from ksmtrace import __version__
+from ksmtrace.errors import Exit, KsmtraceError
+
+COMMANDS: dict[str, tuple[str, ...]] = {
+    "capture": ("record",),
+    "look": ("report",),
+    "ask": ("doctor",),
+}
+"""Every verb, by what it is for. A verb is a module of this package with a docstring that is its
+help, `configure(parser)` and `run(args) -> int`."""
+
+
+def _module(verb: str) -> ModuleType:
+    return importlib.import_module(f"ksmtrace.cli.{verb}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    lines = ["See what Linux Kernel Samepage Merging (KSM) does.", ""]
+    for group, verbs in COMMANDS.items():
+        lines.append(f"{group}:")
+        for verb in verbs:
+            summary = (_module(verb).__doc__ or "").split("\n", 1)[0].partition(": ")[2]
+            lines.append(f"  {verb:<10} {summary}")
+    lines += ["", "begin with:", "  sudo ksmtrace doctor", "  sudo ksmtrace record -o a.ksm --duration 10"]
+    lines += ["  ksmtrace report a.ksm"]
+    parser = argparse.ArgumentParser(
+        prog="ksmtrace",
+        usage="ksmtrace COMMAND [OPTIONS]",
+        description="\n".join(lines),
+        epilog="ksmtrace COMMAND --help explains a command, with examples.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"ksmtrace {__version__}")
+    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", help=argparse.SUPPRESS)
+    for group in COMMANDS.values():
+        for verb in group:
+            module = _module(verb)
+            summary, _, rest = (module.__doc__ or "").partition("\n")
+            child = verbs.add_parser(
+                verb,
+                description=f"{summary.partition(': ')[2]}\n{rest}".rstrip(),
+                formatter_class=argparse.RawDescriptionHelpFormatter,
+            )
+            module.configure(child)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit code."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    if args.verb is None:
+        parser.print_help()
+        return Exit.USAGE
+    try:
+        code: int = _module(args.verb).run(args)
+        sys.stdout.flush()
+        return code
+    except KsmtraceError as error:
+        print(f"ksmtrace: {error.message}", file=sys.stderr)
+        if error.hint:
+            print(f"          {error.hint}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("ksmtrace: interrupted", file=sys.stderr)
+        return Exit.INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output has gone, as `head` does; that is no error.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""record: trace KSM on this host into a recording
+
+Attaches to the ksm tracepoints, samples the counters beside them and writes
+a folder that `ksmtrace report` and pandas read. Changes nothing on the host
+unless --set or --run ask for it; both are undone at the end.
+
+examples:
+  sudo ksmtrace record -o vms.ksm --duration 60
+  sudo ksmtrace record --run -o py.ksm --merge -- python3 server.py
+  sudo ksmtrace record --set pages_to_scan=5000 --scans 3
+  sudo ksmtrace record --pid 1234 5678 --strict
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+from ksmtrace.errors import Exit, KsmtraceError
+
+_MIB = 1 << 20
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < 1e9:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return number
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("-o", "--output", metavar="DIR", type=Path, help="the recording (default: ksm-DATE.ksm)")
+    add("--force", action="store_true", help="replace an existing recording")
+    add("--backend", default="auto", metavar="NAME", help="auto, core, bcc or tracefs")
+    add("--duration", type=_positive, metavar="S", help="end after S seconds")
+    add("--scans", type=_count, metavar="N", help="end after N full scans")
+    add("--pid", type=_count, nargs="+", metavar="P", help="keep only these processes' events")
+    add("--interval", type=_positive, default=1.0, metavar="S", help="seconds between samples")
+    add("--census-interval", type=_positive, metavar="S", help="census every S seconds too")
+    add("--ring", type=_count, default=64, metavar="MIB", help="event buffer, MiB (default: 64)")
+    add("--strict", action="store_true", help="exit code 5 if any event was lost")
+    add("--run", action="store_true", help="run=1 while recording")
+    add("--set", nargs="+", default=[], action="extend", metavar="KNOB=VALUE", help="set knobs while recording")
+    add("--merge", action="store_true", help="opt the command's whole memory in")
+    add("--raw-pointers", action="store_true", help="store kernel addresses as they are")
+    add("--cmdlines", action="store_true", help="store command lines, not only names")
+    add("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="run CMD and end with it")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Record; see the module's docstring."""
+    from ksmtrace.capture.choose import choose_source
+    from ksmtrace.capture.record import RecordRequest, record
+    from ksmtrace.capture.session import Options
+    from ksmtrace.cli.status import StatusLine
+    from ksmtrace.kernel.knobs import recover
+    from ksmtrace.recording.target import Target
+
+    command = _command(args)
+    knobs = _knobs(args)
+    output = args.output or Path(time.strftime("ksm-%Y%m%d-%H%M%S.ksm"))
+    target = Target(output, force=args.force)
+    choice = choose_source(args.backend)
+    _check_pids(args.pid, choice.source.fields_unknown)
+    restored = recover()
+    if restored:
+        _say(f"restored what a killed run had changed: {_assignments(restored)}")
+    _say(f"backend {choice.source.name}: {choice.why}")
+    _warn_if_idle(knobs)
+    line = StatusLine(sys.stderr)
+    recorded = record(
+        RecordRequest(
+            target=target,
+            choice=choice,
+            ring_bytes=_ring_bytes(args.ring),
+            options=Options(
+                duration=args.duration,
+                scans=args.scans,
+                interval=args.interval,
+                census_interval=args.census_interval,
+                pids=frozenset(args.pid) if args.pid else None,
+            ),
+            knobs=knobs,
+            command=command,
+            merge=args.merge,
+            raw_pointers=args.raw_pointers,
+            cmdlines=args.cmdlines,
+        ),
+        status=line.progress,
+        sealing=line.sealing,
+        say=_say,
+    )
+    line.clear()
+    if recorded.ended == "nothing":
+        _say(
+            "ended early: ksmd is off or no process is registered, so no scan would ever end.\n"
+            "          Register one (madvise, prctl, or --merge -- CMD) and see that run is 1."
+        )
+    if recorded.command_status is not None:
+        _say(f"{command[0]} ended with status {recorded.command_status}")
+    _say(
+        f"{recorded.events:,} events and {recorded.scans:,} full scans in {recorded.path.name}"
+        f" (ended by {recorded.ended}); look with: ksmtrace report {output}"
+    )
+    if recorded.lost:
+        _say(f"{recorded.lost:,} events were lost: ask for a larger --ring")
+        if args.strict:
+            return Exit.EVENTS_LOST
+    return Exit.OK
+
+
+def _say(words: str) -> None:
+    print(f"ksmtrace: {words}", file=sys.stderr, flush=True)
+
+
+def _assignments(knobs: dict[str, str]) -> str:
+    return " ".join(f"{name}={value}" for name, value in knobs.items())
+
+
+def _command(args: argparse.Namespace) -> list[str]:
+    import shutil
+
+    from ksmtrace.capture.command import merge_warning
+
+    command = list(args.command)
+    if command and command[0] == "--":
+        command = command[1:]
+    elif command:
+        raise KsmtraceError(
+            f"what is {command[0]!r}?", "a command to run stands behind -- ", Exit.USAGE
+        )
+    if args.merge:
+        if not command:
+            raise KsmtraceError("--merge needs a command", "add -- CMD", Exit.USAGE)
+        if (warning := merge_warning()) is not None:
+            _say(warning)
+    if command and shutil.which(command[0]) is None:
+        raise KsmtraceError(
+            f"there is no command {command[0]!r}", "check its name or give its path"
+        )
+    return command
+
+
+def _knobs(args: argparse.Namespace) -> dict[str, str]:
+    from ksmtrace.kernel.knobs import parse_assignments
+
+    knobs = parse_assignments(args.set)
+    if args.run:
+        if knobs.get("run", "1") != "1":
+            raise KsmtraceError("--run and --set run contradict", "leave one out", Exit.USAGE)
+        knobs["run"] = "1"
+    return knobs
+
+
+def _ring_bytes(mebibytes: int) -> int:
+    if mebibytes & (mebibytes - 1):
+        raise KsmtraceError(
+            f"--ring {mebibytes} is not a power of two", "for example --ring 64", Exit.USAGE
+        )
+    if mebibytes > 1 << 11:
+        raise KsmtraceError("--ring goes up to 2048", "for example --ring 256", Exit.USAGE)
+    return mebibytes * _MIB
+
+
+def _check_pids(pids: list[int] | None, fields_unknown: tuple[str, ...]) -> None:
+    if not pids:
+        return
+    if "tgid" in fields_unknown:
+        raise KsmtraceError(
+            "--pid needs a backend that knows the owner of a page",
+            "use --backend core or --backend bcc",
+            Exit.USAGE,
+        )
+    for pid in pids:
+        if not Path(f"/proc/{pid}").is_dir():
+            raise KsmtraceError(f"there is no process {pid}", "see: ps -e")
+
+
+def _warn_if_idle(knobs: dict[str, str]) -> None:
+    from ksmtrace.kernel.sysfs import read_knob
+
+    if knobs.get("run", read_knob("run")) != "1":
+        _say(
+            "ksmd is off (run is not 1), so nothing will be scanned.\n"
+            "          Add --run, or type: echo 1 | sudo tee /sys/kernel/mm/ksm/run"
+        )

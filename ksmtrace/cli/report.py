@@ -1,0 +1,38 @@
+"""report: say what a recording holds, on one screen
+
+examples:
+  ksmtrace report a.ksm
+  ksmtrace report a.ksm --json | jq .totals
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ksmtrace.errors import Exit
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("recording", type=Path, metavar="REC", help="a .ksm folder")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Report; see the module's docstring."""
+    from ksmtrace.replay.source import RecordingSource
+    from ksmtrace.timeline.summary import summarise
+
+    summary = summarise(RecordingSource(args.recording))
+    if args.json:
+        import json
+
+        print(json.dumps(summary.as_dict(), indent=1))
+    else:
+        from rich.console import Console
+
+        from ksmtrace.views.report import render_report
+
+        Console(highlight=False).print(render_report(summary))
+    return Exit.OK

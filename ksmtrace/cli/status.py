@@ -1,0 +1,41 @@
+"""The one line that says how long work is going; only on a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from ksmtrace.capture.session import Progress
+
+_WIDTH = 79
+
+
+class StatusLine:
+    """Overwrites one line of a terminal; does nothing where there is none."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._live = out.isatty()
+
+    def progress(self, progress: Progress) -> None:
+        """Show a recording's state."""
+        lost = f"  LOST {progress.lost:,}" if progress.lost else ""
+        self._show(
+            f"{progress.seconds:7.1f} s  {progress.events:,} events  {progress.scans:,} scans"
+            f"  {progress.known_processes:,} processes{lost}  (Ctrl-C ends it)"
+        )
+
+    def sealing(self, share: float) -> None:
+        """Show how far sealing is."""
+        self._show(f"sealing {share:4.0%}")
+
+    def clear(self) -> None:
+        """Leave an empty line for what follows."""
+        if self._live:
+            self._out.write("\r" + " " * _WIDTH + "\r")
+            self._out.flush()
+
+    def _show(self, text: str) -> None:
+        if self._live:
+            self._out.write("\r" + text[:_WIDTH].ljust(_WIDTH))
+            self._out.flush()

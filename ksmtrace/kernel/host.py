@@ -1,0 +1,133 @@
+"""Facts about this host that decide what can be traced here."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from pathlib import Path
+
+from ksmtrace.errors import Obstacle
+
+TRACEFS_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
+BTF = Path("/sys/kernel/btf/vmlinux")
+_CAPABILITY_BITS = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_INITIAL_PID_NAMESPACE = 0xEFFFFFFC
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+CPUS = os.sysconf("SC_NPROCESSORS_ONLN")
+
+
+def kernel_release() -> str:
+    """As `uname -r` prints it."""
+    return platform.release()
+
+
+def machine() -> str:
+    """The processor architecture, as `uname -m` prints it."""
+    return platform.machine()
+
+
+def memory_bytes() -> int:
+    """Installed memory that the kernel manages."""
+    return os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
+
+
+def boot_id() -> str | None:
+    """The kernel's random name of this boot, or None."""
+    return read_text(Path("/proc/sys/kernel/random/boot_id"))
+
+
+def read_text(path: Path) -> str | None:
+    """A small kernel file without its last newline; None if it is absent or can't be read."""
+    try:
+        return path.read_bytes().decode(errors="replace").rstrip("\n")
+    except OSError:
+        return None
+
+
+def capabilities(status: str | None = None) -> frozenset[str]:
+    """Which of the capabilities that tracing can need this process has in effect."""
+    text = status if status is not None else read_text(Path("/proc/self/status")) or ""
+    mask = next((int(s.split()[1], 16) for s in text.splitlines() if s.startswith("CapEff:")), 0)
+    return frozenset(name for name, bit in _CAPABILITY_BITS.items() if mask >> bit & 1)
+
+
+def tracefs() -> Path | None:
+    """Where tracefs is mounted and may be read, or None."""
+    return next((place for place in TRACEFS_PLACES if os.access(place / "events", os.R_OK)), None)
+
+
+def tracefs_obstacle() -> Obstacle:
+    """Why `tracefs` returned None."""
+    if os.geteuid() != 0:
+        return Obstacle("tracefs can't be read", "run with sudo")
+    return Obstacle(
+        "tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing"
+    )
+
+
+@functools.cache
+def _btf_bytes() -> bytes:
+    try:
+        return BTF.read_bytes()
+    except OSError:
+        return b""
+
+
+def has_btf() -> bool:
+    """Whether the kernel describes its types (CONFIG_DEBUG_INFO_BTF)."""
+    return os.access(BTF, os.R_OK)
+
+
+def ksm_tracepoints(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of `names` that the kernel has as ksm tracepoints, by tracefs or else by its BTF."""
+    mounted = tracefs()
+    if mounted is not None:
+        return tuple(name for name in names if (mounted / "events" / "ksm" / name).is_dir())
+    # Each tracepoint has a typedef of this name; its name stands in BTF's string section.
+    text = _btf_bytes()
+    return tuple(name for name in names if b"\0btf_trace_" + name.encode() + b"\0" in text)
+
+
+def in_initial_pid_namespace() -> bool:
+    """False inside most containers: the kernel's process ids are then not the ones seen here."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino == _INITIAL_PID_NAMESPACE
+    except OSError:
+        return False
+
+
+def lockdown() -> str | None:
+    """The kernel's lockdown mode (none, integrity, confidentiality), or None if it has no such."""
+    text = read_text(Path("/sys/kernel/security/lockdown")) or ""
+    return next((word[1:-1] for word in text.split() if word.startswith("[")), None)
+
+
+def privilege_obstacles(needed: tuple[str, ...]) -> list[Obstacle]:
+    """What is missing of the capabilities `needed`; CAP_SYS_ADMIN stands for all of them."""
+    have = capabilities()
+    missing = [name for name in needed if name not in have]
+    if not missing or "CAP_SYS_ADMIN" in have:
+        return []
+    return [Obstacle(f"missing {' and '.join(missing)}", "run with sudo")]
+
+
+def ksm_obstacles() -> list[Obstacle]:
+    """What keeps any tracer from seeing ksmd here: no KSM, or no tracepoints in it."""
+    if not Path("/sys/kernel/mm/ksm").is_dir():
+        return [
+            Obstacle(
+                "this kernel has no KSM (/sys/kernel/mm/ksm is missing)",
+                "boot a kernel built with CONFIG_KSM=y",
+            )
+        ]
+    return []
+
+
+def tracepoint_obstacle() -> Obstacle:
+    """For a kernel whose KSM has no tracepoints."""
+    return Obstacle(
+        f"this kernel ({kernel_release()}) has no ksm tracepoints",
+        "they came with Linux 6.4; boot a newer kernel",
+    )

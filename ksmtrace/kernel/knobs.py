@@ -1,0 +1,194 @@
+"""Changing KSM's knobs for a while: locked, journalled, restored, also after a crash.
+
+KSM's state is one per machine. Whoever changes a knob holds the lock; what was there before is in
+a journal file until it is restored. A journal without a living owner is from a run that was
+killed: the next start restores it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.kernel.host import boot_id
+from ksmtrace.kernel.sysfs import KNOBS_BY_NAME, KSM, read_knob, read_number
+
+RUN_DIRECTORY = Path("/run/ksmtrace")
+"""Cleared at boot, as KSM's knobs are."""
+
+_ORDER = ("advisor_mode", "run")
+"""Written first and last: the advisor's mode decides whether pages_to_scan may be written, and
+ksmd must not run with half the settings."""
+
+
+def parse_assignments(texts: list[str]) -> dict[str, str]:
+    """`KNOB=VALUE` texts as a dict. Raises KsmtraceError (usage) for anything else."""
+    values = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not value:
+            raise KsmtraceError(
+                f"{text!r} is not KNOB=VALUE", "for example --set pages_to_scan=1000", Exit.USAGE
+            )
+        if name not in KNOBS_BY_NAME:
+            raise KsmtraceError(
+                f"KSM has no knob called {name!r}",
+                f"the knobs are {', '.join(KNOBS_BY_NAME)}",
+                Exit.USAGE,
+            )
+        values[name] = value
+    return values
+
+
+def _in_order(names: Mapping[str, str]) -> list[str]:
+    return sorted(names, key=lambda name: (name == _ORDER[1]) - (name == _ORDER[0]))
+
+
+def _write(name: str, value: str, ksm: Path) -> None:
+    try:
+        (ksm / name).write_text(value)
+    except OSError as error:
+        raise _cannot_set(name, value, error) from error
+
+
+def _cannot_set(name: str, value: str, error: OSError) -> KsmtraceError:
+    if isinstance(error, FileNotFoundError):
+        since = KNOBS_BY_NAME[name].since
+        return KsmtraceError(
+            f"this kernel has no knob {name}", f"it came with Linux {since}", Exit.HOST_CANNOT
+        )
+    if isinstance(error, PermissionError):
+        return KsmtraceError(
+            "changing KSM's knobs needs root", "run with sudo", Exit.HOST_CANNOT
+        )
+    if error.errno == errno.EBUSY:
+        return KsmtraceError(
+            f"the kernel does not change {name} while pages are merged",
+            "unmerge everything first: echo 2 > /sys/kernel/mm/ksm/run",
+        )
+    hint = "pages_to_scan is the advisor's while advisor_mode is scan-time"
+    return KsmtraceError(
+        f"the kernel refuses {name}={value}: {error.strerror}",
+        hint if name == "pages_to_scan" else KNOBS_BY_NAME[name].meaning,
+        Exit.USAGE,
+    )
+
+
+def _restore(values: Mapping[str, str], ksm: Path) -> None:
+    for name in _in_order(values):
+        value = values[name]
+        if read_knob(name, ksm) == value:
+            continue
+        try:
+            _write(name, value, ksm)
+        except KsmtraceError:
+            if not KNOBS_BY_NAME[name].needs_nothing_merged:
+                raise
+            # It could be changed at the start, so nothing was merged then either.
+            running = read_knob("run", ksm) or "0"
+            _write("run", "2", ksm)
+            _write(name, value, ksm)
+            _write("run", running, ksm)
+
+
+class _Journal:
+    def __init__(self, directory: Path) -> None:
+        self.path = directory / "knobs.json"
+
+    def write(self, values: Mapping[str, str]) -> None:
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text(json.dumps({"boot": boot_id(), "knobs": dict(values)}))
+        fresh.replace(self.path)
+
+    def read(self) -> dict[str, str]:
+        try:
+            stored = json.loads(self.path.read_text())
+            knobs = stored["knobs"] if stored["boot"] == boot_id() else {}
+            return {name: value for name, value in knobs.items() if name in KNOBS_BY_NAME}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return {}
+
+    def clear(self) -> None:
+        self.path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _lock(directory: Path) -> Iterator[bool]:
+    """Whether we hold the right to change knobs; it ends with the process, also when killed."""
+    try:
+        directory.mkdir(mode=0o755, exist_ok=True)
+        handle = os.open(directory / "knobs.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
+
+
+def recover(directory: Path = RUN_DIRECTORY, ksm: Path = KSM) -> dict[str, str]:
+    """Restore what a killed run left changed; returns the restored knobs, {} if there was none."""
+    journal = _Journal(directory)
+    if not journal.path.exists():
+        return {}
+    with _lock(directory) as ours:
+        values = journal.read() if ours else {}
+        if values:
+            _restore(values, ksm)
+        if ours:
+            journal.clear()
+        return values
+
+
+@contextmanager
+def changed(
+    values: Mapping[str, str], directory: Path = RUN_DIRECTORY, ksm: Path = KSM
+) -> Iterator[None]:
+    """Set knobs on entry, restore them on exit; {} changes nothing and takes no lock.
+
+    Raises KsmtraceError where another run holds the lock or the kernel refuses a value; then
+    everything is as it was.
+    """
+    if not values:
+        yield
+        return
+    if not os.access(ksm / "run", os.W_OK):
+        raise KsmtraceError("changing KSM's knobs needs root", "run with sudo", Exit.HOST_CANNOT)
+    recover(directory, ksm)
+    with _lock(directory) as ours:
+        if not ours:
+            raise KsmtraceError(
+                "another ksmtrace run is changing KSM's knobs", "wait until it has ended"
+            )
+        before = {}
+        for name, value in values.items():
+            present = read_knob(name, ksm)
+            if present is None:
+                raise _cannot_set(name, value, FileNotFoundError())
+            before[name] = present
+        # Leaving the advisor's mode resets pages_to_scan, so that one is always kept as well.
+        if "advisor_mode" in values and (pages := read_number(ksm / "pages_to_scan")) is not None:
+            before.setdefault("pages_to_scan", str(pages))
+        if before.get("advisor_mode") == "scan-time":
+            before.pop("pages_to_scan", None)
+        journal = _Journal(directory)
+        journal.write(before)
+        try:
+            for name in _in_order(values):
+                _write(name, values[name], ksm)
+            yield
+        finally:
+            _restore(before, ksm)
+            journal.clear()

@@ -1,0 +1,102 @@
+"""The census: which KSM page every registered process maps where, at one moment.
+
+From /proc/PID/pagemap (address to frame) and /proc/kpageflags (is that frame a KSM page). Nothing
+else tells what was merged before a recording began.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from ksmtrace.errors import Obstacle
+from ksmtrace.kernel.host import PAGE_BYTES, capabilities
+from ksmtrace.kernel.sysfs import PROC
+from ksmtrace.processes.regions import read_regions
+
+CENSUS: np.dtype[np.void] = np.dtype([("tgid", "<u4"), ("addr", "<u8"), ("pfn", "<u8")])
+"""One mapping of a KSM page."""
+
+_PRESENT = np.uint64(1 << 63)
+_PFN = np.uint64((1 << 55) - 1)
+_KPF_KSM = np.uint64(1 << 21)
+_PAGES_AT_ONCE = 1 << 16
+_FLAGS_AT_ONCE = 512
+
+
+def census_obstacle(proc: Path = PROC) -> Obstacle | None:
+    """Why no census can be taken here, or None."""
+    if not os.access(proc / "kpageflags", os.R_OK):
+        return Obstacle(
+            "no census: /proc/kpageflags can't be read",
+            "run as root on a kernel with CONFIG_PROC_PAGE_MONITOR=y",
+        )
+    if "CAP_SYS_ADMIN" not in capabilities():
+        return Obstacle("no census: pagemap hides frames without CAP_SYS_ADMIN", "run with sudo")
+    return None
+
+
+def _is_ksm(flags_file: int, frames: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+    """Which frames are KSM pages. Frames near each other are looked up in one read."""
+    distinct, where = np.unique(frames, return_inverse=True)
+    flags = np.zeros(len(distinct), "<u8")
+    begin = 0
+    while begin < len(distinct):
+        first = int(distinct[begin])
+        end = int(np.searchsorted(distinct, first + _FLAGS_AT_ONCE))
+        span = int(distinct[end - 1]) - first + 1
+        words = np.frombuffer(os.pread(flags_file, span * 8, first * 8), "<u8")
+        offsets = (distinct[begin:end] - distinct[begin]).astype(np.int64)
+        known = offsets < len(words)
+        flags[begin:end][known] = words[offsets[known]]
+        begin = end
+    ksm: npt.NDArray[np.bool_] = (flags & _KPF_KSM) != 0
+    return ksm[where]
+
+
+def take_census(tgid: int, proc: Path = PROC) -> Iterator[npt.NDArray[np.void]]:
+    """The KSM pages that a process maps, in chunks of CENSUS rows, ascending addresses.
+
+    A generator with a bounded step, so that a caller can do other work between chunks. Ends early
+    if the process goes away.
+    """
+    regions = read_regions(tgid, proc)
+    if not regions:
+        return
+    try:
+        pagemap = os.open(proc / str(tgid) / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        flags_file = os.open(proc / "kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for region in regions:
+                if region.may_hold_ksm_pages:
+                    yield from _region(tgid, pagemap, flags_file, region.start, region.end)
+        finally:
+            os.close(flags_file)
+    finally:
+        os.close(pagemap)
+
+
+def _region(
+    tgid: int, pagemap: int, flags_file: int, start: int, end: int
+) -> Iterator[npt.NDArray[np.void]]:
+    for first in range(start // PAGE_BYTES, end // PAGE_BYTES, _PAGES_AT_ONCE):
+        count = min(_PAGES_AT_ONCE, end // PAGE_BYTES - first)
+        try:
+            entries = np.frombuffer(os.pread(pagemap, count * 8, first * 8), "<u8")
+        except OSError:
+            return
+        present = np.flatnonzero((entries & _PRESENT) != 0)
+        frames = entries[present] & _PFN
+        ksm = _is_ksm(flags_file, frames)
+        rows = np.empty(int(ksm.sum()), CENSUS)
+        rows["tgid"] = tgid
+        rows["addr"] = (present[ksm].astype(np.uint64) + np.uint64(first)) * np.uint64(PAGE_BYTES)
+        rows["pfn"] = frames[ksm]
+        yield rows

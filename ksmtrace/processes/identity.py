@@ -1,0 +1,92 @@
+"""Who a process is: name, parent, start, cgroup, and for a QEMU guest its name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksmtrace.kernel.host import read_text
+from ksmtrace.kernel.sysfs import PROC
+
+_GUEST_NAME = re.compile(r"(?:^|,)guest=([^,]+)")
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process as /proc shows it at one moment.
+
+    start_ticks: start time since boot in clock ticks; with tgid it names a process for good.
+    vm: a QEMU guest's name, None for anything else.
+    """
+
+    tgid: int
+    parent_tgid: int
+    start_ticks: int
+    comm: str
+    cgroup: str | None
+    vm: str | None
+    cmdline: str | None
+
+
+def clean(raw: bytes | str) -> str:
+    """A process's own words as harmless text: invalid UTF-8 and control characters escaped.
+
+    A name is whatever the process says it is; it may try to steer the terminal that shows it.
+    """
+    text = raw.decode(errors="backslashreplace") if isinstance(raw, bytes) else raw
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def guest_name(arguments: list[str]) -> str | None:
+    """The name of the QEMU guest that these arguments start: of -name, or libvirt's -name guest=."""
+    program = Path(arguments[0]).name if arguments else ""
+    if not (program.startswith("qemu-system") or program in ("qemu-kvm", "kvm")):
+        return None
+    for option, value in zip(arguments, arguments[1:], strict=False):
+        if option in ("-name", "--name"):
+            named = _GUEST_NAME.search(value)
+            return named.group(1) if named else value.split(",")[0]
+    return None
+
+
+def _cgroup(text: str | None) -> str | None:
+    """The cgroup path: version 2's, else that of the memory controller, which owns the pages."""
+    paths = {}
+    for line in (text or "").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        for controller in controllers.split(","):
+            paths[controller] = path
+    chosen = paths.get("memory") if paths.get("", "/") == "/" else paths[""]
+    return clean(chosen or paths[""]) if paths.get("") or chosen else None
+
+
+def identify(tgid: int, proc: Path = PROC) -> Identity | None:
+    """Who `tgid` is now; None if it is gone. Its command line is read, its storing is up to others."""
+    here = proc / str(tgid)
+    try:
+        stat = (here / "stat").read_bytes()
+        comm = (here / "comm").read_bytes().removesuffix(b"\n")
+        arguments = (here / "cmdline").read_bytes().split(b"\0")[:-1]
+    except OSError:
+        return None
+    # The name in stat may itself contain a parenthesis: the last one closes it.
+    numbers = stat.rpartition(b")")[2].split()
+    words = [argument.decode(errors="backslashreplace") for argument in arguments]
+    vm = guest_name(words)
+    return Identity(
+        tgid=tgid,
+        parent_tgid=int(numbers[1]),
+        start_ticks=int(numbers[19]),
+        comm=clean(comm),
+        cgroup=_cgroup(read_text(here / "cgroup")),
+        vm=clean(vm) if vm is not None else None,
+        cmdline=clean(" ".join(words)) if words else None,
+    )
+
+
+def all_tgids(proc: Path = PROC) -> Iterator[int]:
+    """Every process there is, in no order."""
+    return (int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal())

@@ -1,0 +1,29 @@
+"""Which processes are on ksmd's list, found without having seen them enter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ksmtrace.kernel.sysfs import PROC, read_ksm_stat
+from ksmtrace.processes.identity import all_tgids
+from ksmtrace.processes.regions import read_regions
+
+
+def is_registered(tgid: int, proc: Path = PROC) -> bool:
+    """Whether a process has opted in or has pages on ksmd's list.
+
+    Since 6.14 ksm_stat says so. Before, one that ksmd hasn't scanned yet shows only in smaps.
+    """
+    values = read_ksm_stat(tgid, proc)
+    if not values:
+        return False
+    if values.get("ksm_rmap_items") or values.get("ksm_merge_any") or values.get("ksm_mergeable"):
+        return True
+    if "ksm_mergeable" in values:
+        return False
+    return any(region.mergeable for region in read_regions(tgid, proc) or ())
+
+
+def registered_tgids(proc: Path = PROC) -> list[int]:
+    """Every registered process, in order of its id."""
+    return sorted(tgid for tgid in all_tgids(proc) if is_registered(tgid, proc))

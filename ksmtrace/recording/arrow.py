@@ -1,0 +1,131 @@
+"""Between our tables and pyarrow's. The only place that knows both."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ksmtrace.events.batch import EVENT, EventBatch
+from ksmtrace.events.registry import BY_ID, SLOTS, role_of
+from ksmtrace.recording.pseudonyms import Namer
+from ksmtrace.recording.schema import KIND_NAMES, TABLES, Table
+
+Mask = npt.NDArray[np.bool_]
+
+_POINTER_SLOTS = {"pfn": "pfns", "item": "addresses", "mm": "addresses"}
+
+
+@functools.cache
+def arrow_schema(name: str) -> pa.Schema:
+    """The schema of a stored table."""
+    return pa.schema([(c.name, _arrow_type(c.type)) for c in TABLES[name].columns])
+
+
+def _arrow_type(name: str) -> pa.DataType:
+    if name == "kind":
+        return pa.dictionary(pa.int8(), pa.string())
+    return pa.bool_() if name == "bool" else getattr(pa, name)()
+
+
+@functools.cache
+def _null_rules(slot: str) -> tuple[Mask, Mask]:
+    """For each kind id: is the slot unused (always null), and does its zero mean unknown."""
+    roles = [role_of(BY_ID[i], slot) if i in BY_ID else "value" for i in range(len(KIND_NAMES))]
+    return np.array([r is None for r in roles]), np.array([r not in (None, "value") for r in roles])
+
+
+# Arrays are put together from buffers because pa.array() imports pandas on its first call, which
+# takes half a second in the middle of a capture.
+
+
+def numbers(values: npt.NDArray[Any], null: Mask | None = None) -> pa.Array:
+    """An Arrow array of numpy numbers or booleans; null: which are not known."""
+    validity = None
+    if null is not None and null.any():
+        validity = pa.py_buffer(np.packbits(~null, bitorder="little"))
+    if values.dtype == bool:
+        packed = np.packbits(values, bitorder="little")
+        return pa.Array.from_buffers(pa.bool_(), len(values), [validity, pa.py_buffer(packed)])
+    kind = pa.from_numpy_dtype(values.dtype)
+    data = pa.py_buffer(np.ascontiguousarray(values))
+    return pa.Array.from_buffers(kind, len(values), [validity, data])
+
+
+def texts(values: Sequence[str | None]) -> pa.Array:
+    """An Arrow array of strings; None is null."""
+    null = np.array([value is None for value in values], bool)
+    raw = [b"" if value is None else value.encode() for value in values]
+    offsets = np.zeros(len(raw) + 1, np.int32)
+    np.cumsum([len(text) for text in raw], out=offsets[1:])
+    validity = pa.py_buffer(np.packbits(~null, bitorder="little"))
+    buffers = [validity, pa.py_buffer(offsets), pa.py_buffer(b"".join(raw))]
+    return pa.Array.from_buffers(pa.string(), len(raw), buffers)
+
+
+def events_to_arrow(batch: EventBatch, namer: Namer) -> pa.RecordBatch:
+    """A batch as it is stored: pointers renamed, what a kind doesn't say null."""
+    kind = batch["kind"].astype(np.int8)
+    columns: list[pa.Array] = []
+    for slot in SLOTS:
+        if slot.name == "kind":
+            columns.append(pa.DictionaryArray.from_arrays(numbers(kind), texts(KIND_NAMES)))
+            continue
+        values = np.ascontiguousarray(batch[slot.name])
+        unused, zero_is_unknown = _null_rules(slot.name)
+        null = unused[kind] | (zero_is_unknown[kind] & (values == 0))
+        if slot.name in _POINTER_SLOTS:
+            values = getattr(namer, _POINTER_SLOTS[slot.name])(values)
+        columns.append(numbers(values, null))
+    return pa.RecordBatch.from_arrays(columns, schema=arrow_schema("events"))
+
+
+def events_from_arrow(table: pa.Table | pa.RecordBatch) -> EventBatch:
+    """The inverse, but for names of pointers: a null is a zero again."""
+    batch = np.zeros(table.num_rows, EVENT)
+    for slot in SLOTS:
+        column = table.column(slot.name)
+        if isinstance(column, pa.ChunkedArray):
+            column = column.combine_chunks()
+        if slot.name == "kind":
+            ids = {name: number for number, name in enumerate(KIND_NAMES)}
+            here = np.array([ids.get(n, 0) for n in column.dictionary.to_pylist()], np.uint16)
+            batch["kind"] = here[column.indices.to_numpy(zero_copy_only=False)]
+            continue
+        if column.null_count:
+            column = column.fill_null(0)
+        batch[slot.name] = column.to_numpy(zero_copy_only=False)
+    return batch
+
+
+def rows_to_arrow(table: Table, rows: Sequence[Mapping[str, Any]]) -> pa.RecordBatch:
+    """Rows of a small table; a key that is missing is null."""
+    columns = []
+    for column in table.columns:
+        values = [row.get(column.name) for row in rows]
+        if column.type == "string":
+            columns.append(texts(values))
+            continue
+        dtype = np.dtype(column.type)
+        null = np.array([value is None for value in values], bool)
+        filled = [0 if value is None else value for value in values]
+        columns.append(numbers(np.array(filled, dtype), null))
+    return pa.RecordBatch.from_arrays(columns, schema=arrow_schema(table.name))
+
+
+def census_to_arrow(
+    ts: int, reason: str, rows: npt.NDArray[np.void], namer: Namer
+) -> pa.RecordBatch:
+    """A chunk of a census; rows: as `processes.census.CENSUS`."""
+    columns = [
+        numbers(np.full(len(rows), ts, np.uint64)),
+        texts([reason] * len(rows)),
+        numbers(rows["tgid"]),
+        numbers(rows["addr"]),
+        numbers(namer.pfns(np.ascontiguousarray(rows["pfn"]))),
+    ]
+    return pa.RecordBatch.from_arrays(columns, schema=arrow_schema("census"))

@@ -1,0 +1,129 @@
+"""Reading a recording, sealed or cut."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.events.batch import EventBatch
+from ksmtrace.recording.arrow import arrow_schema, events_from_arrow
+from ksmtrace.recording.schema import FORMAT, MANIFEST, TABLES
+
+_BATCH_ROWS = 1 << 17
+
+
+def _bad(message: str, hint: str | None = None) -> KsmtraceError:
+    return KsmtraceError(message, hint, Exit.BAD_RECORDING)
+
+
+class StoredRecording:
+    """An opened recording: its manifest, and its tables on request.
+
+    Raises KsmtraceError (exit code 4) for anything that is not a whole recording of a format that
+    this version reads.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise _bad(f"there is no {path}", "list recordings with: ls -d *.ksm")
+        if not self.path.is_dir():
+            raise _bad(f"{path} is a file; a recording is a folder", "name the .ksm folder")
+        self.manifest = self._manifest()
+        for name in TABLES:
+            if self._file(name) is None:
+                raise _bad(
+                    f"{path} is incomplete: its table {name} is missing",
+                    "copy the whole folder again",
+                )
+
+    def _manifest(self) -> dict[str, Any]:
+        try:
+            text = (self.path / MANIFEST).read_text()
+        except FileNotFoundError:
+            raise _bad(
+                f"{self.path} is not a ksmtrace recording: it has no {MANIFEST}",
+                "recordings are made with: ksmtrace record -o NAME.ksm",
+            ) from None
+        except OSError as error:
+            raise _bad(f"{self.path} can't be read: {error.strerror}", "try sudo") from None
+        except UnicodeDecodeError:
+            raise _bad(f"{self.path / MANIFEST} is damaged", "copy the folder again") from None
+        try:
+            manifest = json.loads(text)
+            version = manifest["format"]
+        except (ValueError, KeyError, TypeError):
+            raise _bad(f"{self.path / MANIFEST} is damaged", "copy the folder again") from None
+        if not isinstance(version, int) or version < 1:
+            raise _bad(f"{self.path / MANIFEST} is damaged", "copy the folder again")
+        if version > FORMAT:
+            raise _bad(
+                f"{self.path} was made by a newer ksmtrace"
+                f" (format {version}; this one reads up to {FORMAT})",
+                "upgrade with: pip install -U ksmtrace",
+            )
+        return dict(manifest)
+
+    def _file(self, name: str) -> Path | None:
+        for path in (self.path / f"{name}.parquet", self.path / f"{name}.arrow"):
+            if path.is_file():
+                return path
+        return None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the recorder was killed: the end is missing."""
+        return self.manifest.get("ended") is None
+
+    def record_batches(self, name: str) -> Iterator[pa.RecordBatch]:
+        """A table's rows, a chunk at a time. Of an unsealed table, as far as it was written."""
+        path = self._file(name)
+        assert path is not None
+        try:
+            if path.suffix == ".parquet":
+                with pq.ParquetFile(path) as file:
+                    self._expect_columns(name, file.schema_arrow)
+                    yield from file.iter_batches(_BATCH_ROWS)
+            else:
+                yield from self._unsealed(name, path)
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise _bad(f"{path} is damaged ({reason})", "copy the folder again") from None
+
+    def _unsealed(self, name: str, path: Path) -> Iterator[pa.RecordBatch]:
+        with pa.OSFile(str(path), "rb") as file:
+            stream = pa.ipc.open_stream(file)
+            self._expect_columns(name, stream.schema)
+            while True:
+                try:
+                    batch = stream.read_next_batch()
+                except StopIteration:
+                    return
+                except (pa.ArrowException, OSError):
+                    # The recorder was killed while it wrote this batch.
+                    return
+                yield batch
+
+    def _expect_columns(self, name: str, schema: pa.Schema) -> None:
+        missing = set(arrow_schema(name).names) - set(schema.names)
+        if missing:
+            raise _bad(
+                f"{self.path}: the table {name} has no column {', '.join(sorted(missing))}",
+                "it is foreign or damaged; copy the folder again",
+            )
+
+    def table(self, name: str) -> pa.Table:
+        """A whole table. Raises KeyError for a name that is none."""
+        schema = arrow_schema(name)
+        batches = list(self.record_batches(name))
+        return pa.Table.from_batches(batches, None if batches else schema)
+
+    def event_batches(self) -> Iterator[EventBatch]:
+        """The stream, in order."""
+        return (events_from_arrow(batch) for batch in self.record_batches("events"))

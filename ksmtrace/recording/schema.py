@@ -1,0 +1,137 @@
+"""What a recording holds: its tables, their columns and units, and its format version.
+
+A recording is a folder with `manifest.json` and one file a table: Arrow IPC streams while it is
+being made, Parquet once it is sealed. `docs/recording.md` is generated from what stands here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from ksmtrace.events.registry import KINDS, SLOTS
+from ksmtrace.kernel.sysfs import COUNTERS, KNOBS
+
+FORMAT = 1
+"""Raised when a reader of the format before could misread a recording."""
+
+SUFFIX = ".ksm"
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A stored column. type: a pyarrow type's name. Every column but ts may be null: not known."""
+
+    name: str
+    type: str
+    meaning: str
+    encoding: str | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A stored table."""
+
+    name: str
+    meaning: str
+    columns: tuple[Column, ...]
+
+
+_TS = Column("ts", "uint64", "nanoseconds of CLOCK_MONOTONIC")
+_ARROW_OF_NUMPY = {
+    "<u8": "uint64",
+    "<u4": "uint32",
+    "<i4": "int32",
+    "<u2": "uint16",
+}
+_EVENT_ENCODINGS = {
+    "ts": "DELTA_BINARY_PACKED",
+    "item": "BYTE_STREAM_SPLIT",
+    "addr": "DELTA_BINARY_PACKED",
+}
+
+
+def _event_column(slot_name: str, numpy: str, meaning: str) -> Column:
+    if slot_name == "kind":
+        return Column("kind", "kind", "the event kind's name, see docs/events.md")
+    return Column(slot_name, _ARROW_OF_NUMPY[numpy], meaning, _EVENT_ENCODINGS.get(slot_name))
+
+
+def _counter_columns() -> tuple[Column, ...]:
+    shared = {"ksm_zero_pages": "; with a tgid: of that process"}
+    counters = tuple(
+        Column(c.name, "int64", f"{c.meaning} ({c.unit}, since {c.since}){shared.get(c.name, '')}")
+        for c in COUNTERS
+    )
+    knobs = tuple(Column(f"knob_{k.name}", "string", k.meaning) for k in KNOBS)
+    return counters + knobs
+
+
+TABLES: Mapping[str, Table] = MappingProxyType(
+    {
+        table.name: table
+        for table in (
+            Table(
+                "events",
+                "the stream, in the order of arrival",
+                tuple(_event_column(s.name, s.numpy, s.meaning) for s in SLOTS),
+            ),
+            Table(
+                "counters",
+                "samples of sysfs, vmstat and ksmd (tgid null) and of ksm_stat (tgid set)",
+                (
+                    _TS,
+                    Column("reason", "string", "start, scan, interval or end"),
+                    Column("seq", "uint64", "the last full scan that had ended, if reason is scan"),
+                    Column("tgid", "uint32", "the process; null for the host"),
+                    *_counter_columns(),
+                ),
+            ),
+            Table(
+                "identities",
+                "processes that are or were registered, as they come, change and go",
+                (
+                    _TS,
+                    Column("what", "string", "present, enter, fork, exec, comm or exit"),
+                    Column("tgid", "uint32", "process id"),
+                    Column("parent_tgid", "uint32", "its parent's process id"),
+                    Column("start_ticks", "uint64", "start since boot in clock ticks"),
+                    Column("comm", "string", "name; control characters escaped"),
+                    Column("cgroup", "string", "cgroup path"),
+                    Column("vm", "string", "a QEMU guest's name"),
+                    Column("cmdline", "string", "arguments, only with --cmdlines"),
+                ),
+            ),
+            Table(
+                "regions",
+                "mappings that ksmd scans or that hold KSM pages",
+                (
+                    _TS,
+                    Column("tgid", "uint32", "process id"),
+                    Column("start", "uint64", "first virtual address"),
+                    Column("end", "uint64", "virtual address after the last"),
+                    Column("permissions", "string", "as in /proc/PID/maps"),
+                    Column("name", "string", "[heap], [stack], [anon:...], a file, or nothing"),
+                    Column("mergeable", "bool", "VM_MERGEABLE is set"),
+                    Column("ksm_bytes", "int64", "mapped KSM pages, in bytes (since 6.6)"),
+                ),
+            ),
+            Table(
+                "census",
+                "which KSM page each registered process maps where, at some moments",
+                (
+                    _TS,
+                    Column("reason", "string", "start, interval or end"),
+                    Column("tgid", "uint32", "process id"),
+                    Column("addr", "uint64", "virtual address"),
+                    Column("pfn", "uint64", "frame of the KSM page, named as in events"),
+                ),
+            ),
+        )
+    }
+)
+
+KIND_NAMES: tuple[str, ...] = ("", *(kind.name for kind in sorted(KINDS, key=lambda k: k.id)))
+"""The dictionary of the events table's kind column: position is id."""

@@ -1,0 +1,98 @@
+"""Where a recording goes: checked before anything is attached, replaced only with --force."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from ksmtrace.errors import KsmtraceError
+from ksmtrace.recording.schema import MANIFEST
+
+
+def _invoking_user() -> tuple[int, int] | None:
+    """The user who called sudo: recordings are theirs, not root's."""
+    if os.geteuid() != 0:
+        return None
+    try:
+        return int(os.environ["SUDO_UID"]), int(os.environ["SUDO_GID"])
+    except (KeyError, ValueError):
+        return None
+
+
+@contextlib.contextmanager
+def private_files() -> Iterator[None]:
+    """Files made inside are for their owner alone, whatever the process's umask is."""
+    before = os.umask(0o077)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+class Target:
+    """A folder to be. force: an existing recording there is replaced, once the new one is sealed.
+
+    Raises KsmtraceError where it exists, is no recording, or can't be made.
+    """
+
+    def __init__(self, path: Path, *, force: bool = False) -> None:
+        self.path = Path(os.path.abspath(path))
+        self._hidden: Path | None = None
+        self._replaced: Path | None = None
+        if self.path.exists() or self.path.is_symlink():
+            if not (self.path / MANIFEST).is_file():
+                raise KsmtraceError(
+                    f"{path} exists and is not a recording", "choose another name with -o"
+                )
+            if not force:
+                raise KsmtraceError(
+                    f"{path} exists", "add --force to replace it, or choose another name with -o"
+                )
+        if not self.path.parent.is_dir():
+            raise KsmtraceError(
+                f"the folder {self.path.parent} does not exist", f"mkdir -p {self.path.parent}"
+            )
+        if not os.access(self.path.parent, os.W_OK | os.X_OK):
+            raise KsmtraceError(
+                f"the folder {self.path.parent} can't be written", "choose another one with -o"
+            )
+
+    def begin(self) -> Path:
+        """Make the hidden folder in which the recording is built."""
+        self._hidden = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
+        return self._hidden
+
+    def publish(self) -> None:
+        """Give the hidden folder its name; what it replaces steps aside."""
+        assert self._hidden is not None
+        if self.path.exists():
+            self._replaced = self.path.with_name(f".{self.path.name}.replaced")
+            shutil.rmtree(self._replaced, ignore_errors=True)
+            self.path.rename(self._replaced)
+        self._hidden.rename(self.path)
+        self._hidden = None
+        self._give_to_user()
+
+    def done(self) -> None:
+        """The recording is sealed: what it replaced goes."""
+        self._give_to_user()
+        if self._replaced is not None:
+            shutil.rmtree(self._replaced, ignore_errors=True)
+
+    def leave(self) -> None:
+        """The recording ended early: what it was to replace stays beside it."""
+        self._give_to_user()
+        if self._hidden is not None:
+            shutil.rmtree(self._hidden, ignore_errors=True)
+
+    def _give_to_user(self) -> None:
+        user = _invoking_user()
+        if user is None:
+            return
+        for path in (self.path, *self.path.glob("*")):
+            with contextlib.suppress(OSError):
+                os.chown(path, *user, follow_symlinks=False)

@@ -1,0 +1,233 @@
+"""Writing a recording: Arrow streams while it runs, sealed to Parquet at the end.
+
+Killed at any moment it leaves a folder that opens: everything is built in a hidden folder beside
+the target and renamed once it is whole, and a stream that stops in the middle is readable up to
+there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ksmtrace.errors import KsmtraceError
+from ksmtrace.events.batch import EVENT, EventBatch, lost_count
+from ksmtrace.recording.arrow import (
+    arrow_schema,
+    census_to_arrow,
+    events_to_arrow,
+    rows_to_arrow,
+)
+from ksmtrace.recording.pseudonyms import Namer
+from ksmtrace.recording.schema import FORMAT, MANIFEST, TABLES
+from ksmtrace.recording.target import Target, private_files
+
+_BUFFERED_EVENTS = 1 << 17
+_BUFFERED_ROWS = 1 << 12
+_FLUSH_SECONDS = 0.4
+"""Whoever kills us loses at most this, and what was not read yet."""
+_ROW_GROUP = 1 << 18
+_COMPRESSION_LEVEL = 3
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Replace a folder's manifest in one step."""
+    fresh = folder / (MANIFEST + ".new")
+    fresh.write_text(json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    fresh.replace(folder / MANIFEST)
+
+
+class RecordingWriter:
+    """An open recording. target: where, see `Target`. facts: what the manifest says from the start.
+
+    Raises KsmtraceError where the disk is full or not writable; what was written stays readable.
+    """
+
+    def __init__(self, target: Target, facts: Mapping[str, Any], namer: Namer) -> None:
+        self._target = target
+        self._namer = namer
+        self._buffer = np.empty(_BUFFERED_EVENTS, EVENT)
+        self._buffered = 0
+        self._waiting: dict[str, list[Mapping[str, Any]]] = {}
+        self._due = time.monotonic() + _FLUSH_SECONDS
+        self.manifest: dict[str, Any] = {
+            "format": FORMAT,
+            **facts,
+            "lost": 0,
+            "ended": None,
+            "sealed": False,
+            "tables": {name: {"rows": None} for name in TABLES},
+        }
+        self.rows = dict.fromkeys(TABLES, 0)
+        self._files: dict[str, pa.OSFile] = {}
+        self._streams: dict[str, pa.RecordBatchStreamWriter] = {}
+        with self._disk_errors():
+            folder = target.begin()
+            for name in TABLES:
+                self._files[name] = pa.OSFile(str(folder / f"{name}.arrow"), "wb")
+                self._streams[name] = pa.ipc.new_stream(self._files[name], arrow_schema(name))
+            write_manifest(folder, self.manifest)
+            target.publish()
+
+    @property
+    def folder(self) -> Path:
+        """Where the recording is."""
+        return self._target.path
+
+    def events(self, batch: EventBatch) -> None:
+        """Take a batch; it reaches the disk within half a second if `flush_if_due` is called."""
+        self.manifest["lost"] += lost_count(batch)
+        begin = 0
+        while begin < len(batch):
+            end = begin + min(len(batch) - begin, _BUFFERED_EVENTS - self._buffered)
+            self._buffer[self._buffered : self._buffered + end - begin] = batch[begin:end]
+            self._buffered += end - begin
+            begin = end
+            if self._buffered == _BUFFERED_EVENTS:
+                self._flush()
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows to one of the small tables; they too wait for the next flush."""
+        waiting = self._waiting.setdefault(name, [])
+        waiting.extend(rows)
+        if len(waiting) >= _BUFFERED_ROWS:
+            self._flush_table(name)
+
+    def census(self, ts: int, reason: str, rows: np.ndarray[Any, np.dtype[np.void]]) -> None:
+        """Append a chunk of a census; rows: as `processes.census.CENSUS`."""
+        if not len(rows):
+            return
+        self._write("census", census_to_arrow(ts, reason, rows, self._namer))
+
+    def flush_if_due(self) -> None:
+        """Hand what is buffered to the kernel if it has waited long enough."""
+        if time.monotonic() >= self._due:
+            self._flush_all()
+
+    def _flush_all(self) -> None:
+        self._flush()
+        for name in self._waiting:
+            self._flush_table(name)
+
+    def _flush(self) -> None:
+        if self._buffered:
+            self._write("events", events_to_arrow(self._buffer[: self._buffered], self._namer))
+        self._buffered = 0
+        self._due = time.monotonic() + _FLUSH_SECONDS
+
+    def _flush_table(self, name: str) -> None:
+        rows = self._waiting[name]
+        if rows:
+            self._write(name, rows_to_arrow(TABLES[name], rows))
+            rows.clear()
+
+    def _write(self, name: str, batch: pa.RecordBatch) -> None:
+        with self._disk_errors():
+            self._streams[name].write_batch(batch)
+        self.rows[name] += batch.num_rows
+
+    def finish(
+        self,
+        ended: str,
+        facts: Mapping[str, Any],
+        progress: Callable[[float], None] = lambda _share: None,
+    ) -> None:
+        """End the recording: say how it ended, then seal each table. progress: share done, 0..1."""
+        self._flush_all()
+        self._close_streams()
+        self.manifest.update(facts)
+        self.manifest["ended"] = ended
+        with self._disk_errors():
+            write_manifest(self.folder, self.manifest)
+            total = sum(self.rows.values()) or 1
+            done = 0
+            for name in TABLES:
+                for rows in seal_table(self.folder, name):
+                    done += rows
+                    progress(done / total)
+                self.manifest["tables"][name]["rows"] = self.rows[name]
+            self.manifest["sealed"] = True
+            write_manifest(self.folder, self.manifest)
+        self._target.done()
+
+    def abandon(self, ended: str) -> None:
+        """End without sealing, after an error: keep what is there and say why, if that is possible."""
+        with contextlib.suppress(OSError, KsmtraceError, pa.ArrowInvalid):
+            self._flush_all()
+        with contextlib.suppress(OSError, KsmtraceError, pa.ArrowInvalid):
+            self._close_streams()
+        self.manifest["ended"] = ended
+        with contextlib.suppress(OSError):
+            write_manifest(self.folder, self.manifest)
+        self._target.leave()
+
+    def _close_streams(self) -> None:
+        with self._disk_errors():
+            for name, stream in self._streams.items():
+                stream.close()
+                self._files[name].close()
+            self._streams.clear()
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            with private_files():
+                yield
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise KsmtraceError(
+                    f"no space left for {self._target.path}",
+                    "what was recorded until then is kept; free some space or use another disk",
+                ) from error
+            raise KsmtraceError(
+                f"{self._target.path} can't be written: {os.strerror(error.errno or errno.EIO)}",
+                "what was recorded until then is kept",
+            ) from error
+
+
+def seal_table(folder: Path, name: str) -> Iterator[int]:
+    """Turn a table's Arrow stream into Parquet, a row group at a time; yields rows done.
+
+    The Parquet file appears whole or not at all; then the stream goes.
+    """
+    source = folder / f"{name}.arrow"
+    fresh = folder / f"{name}.parquet.new"
+    columns = TABLES[name].columns
+    encodings = {c.name: c.encoding for c in columns if c.encoding}
+    dictionary = [c.name for c in columns if not c.encoding]
+    with pa.OSFile(str(source), "rb") as file, pa.ipc.open_stream(file) as stream:
+        with pq.ParquetWriter(
+            fresh,
+            stream.schema,
+            compression="zstd",
+            compression_level=_COMPRESSION_LEVEL,
+            use_dictionary=dictionary,
+            column_encoding=encodings or None,
+            write_statistics=["ts"],
+        ) as writer:
+            waiting: list[pa.RecordBatch] = []
+            rows = 0
+            for batch in stream:
+                waiting.append(batch)
+                rows += batch.num_rows
+                if rows >= _ROW_GROUP:
+                    writer.write_table(pa.Table.from_batches(waiting))
+                    yield rows
+                    waiting, rows = [], 0
+            if rows:
+                writer.write_table(pa.Table.from_batches(waiting))
+                yield rows
+    fresh.replace(folder / f"{name}.parquet")
+    source.unlink()
+
+
