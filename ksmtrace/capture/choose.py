@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ksmtrace.capture.bcc import BccSource
 from ksmtrace.capture.core import CoreSource
 from ksmtrace.capture.source import Source
+from ksmtrace.capture.tracefs import TracefsSource
 from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
 
-SOURCES: tuple[Source, ...] = (CoreSource(),)
+SOURCES: tuple[Source, ...] = (CoreSource(), BccSource(), TracefsSource())
 
 
 @dataclass(frozen=True)
