@@ -45,7 +45,7 @@ _OPTIONAL = ("OFFSET_MM_OWNER", "OFFSET_PAGE_MAPCOUNT")
 
 
 def load_bcc() -> ModuleType | None:
-    """bcc's Python package, or None where it is not installed."""
+    """Bcc's Python package, or None where it is not installed."""
     loaded = sys.modules.get("bcc")
     if loaded is not None and hasattr(loaded, "BPF"):
         return loaded
@@ -248,7 +248,7 @@ def _compile(bcc: ModuleType, ring_bytes: int) -> Any:
     with kernel_headers(), _quiet_stderr() as words:
         try:
             return bcc.BPF(text=text, cflags=flags)
-        except Exception as error:  # bcc raises plain Exception for all that can go wrong
+        except Exception as error:  # noqa: BLE001 bcc raises plain Exception for everything
             words.seek(0)
             reason = next((line for line in words if "error:" in line), str(error)).strip()
     raise KsmtraceError(

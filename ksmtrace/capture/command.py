@@ -55,15 +55,17 @@ class Command:
                 raise OSError(ctypes.get_errno(), "PR_SET_MEMORY_MERGE")
 
         try:
-            self._process = subprocess.Popen(arguments, preexec_fn=opt_in if merge else None)
+            # Unsafe only where there are threads; we have none.
+            self._process = subprocess.Popen(
+                arguments,
+                preexec_fn=opt_in if merge else None,  # noqa: PLW1509
+            )
         except FileNotFoundError:
             raise KsmtraceError(
                 f"there is no command {arguments[0]!r}", "check its name or give its path"
             ) from None
         except PermissionError:
-            raise KsmtraceError(
-                f"{arguments[0]!r} may not be run", "is it executable?"
-            ) from None
+            raise KsmtraceError(f"{arguments[0]!r} may not be run", "is it executable?") from None
         except (OSError, subprocess.SubprocessError) as error:
             raise KsmtraceError(f"{arguments[0]!r} did not start: {error}") from None
         self.pid = self._process.pid

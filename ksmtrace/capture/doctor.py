@@ -67,11 +67,9 @@ def _ksm() -> Iterator[Finding]:
             f"switched off (run={running}): nothing is scanned",
             "record --run, or echo 1 > /sys/kernel/mm/ksm/run",
         )
-    absent = [
-        f"{thing.name} ({thing.since})"
-        for thing in (*sysfs.KNOBS, *(c for c in sysfs.COUNTERS if c.where == "ksm"))
-        if sysfs.read_knob(thing.name) is None
-    ]
+    known = [(knob.name, knob.since) for knob in sysfs.KNOBS]
+    known += [(c.name, c.since) for c in sysfs.COUNTERS if c.where == "ksm"]
+    absent = [f"{name} ({since})" for name, since in known if sysfs.read_knob(name) is None]
     if absent:
         yield Finding("counters and knobs", "note", f"this kernel lacks {', '.join(absent)}")
     else:
@@ -112,9 +110,7 @@ def _beside() -> Iterator[Finding]:
     try:
         ProcConnector().close()
     except OSError as error:
-        yield Finding(
-            "process events", "no", f"proc connector: {error.strerror}", "run with sudo"
-        )
+        yield Finding("process events", "no", f"proc connector: {error.strerror}", "run with sudo")
     else:
         yield Finding("process events", "yes", "fork, exec, rename and exit as they happen")
     fate, words = merge_fate_words()

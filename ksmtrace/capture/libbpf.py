@@ -19,7 +19,7 @@ _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_
 
 
 def load_library() -> ctypes.CDLL | None:
-    """libbpf with its prototypes set, or None where it is not installed."""
+    """Libbpf with its prototypes set, or None where it is not installed."""
     try:
         lib = ctypes.CDLL(_SONAME, use_errno=True)
     except OSError:
@@ -140,9 +140,7 @@ class BpfObject:
         cpus = self._lib.libbpf_num_possible_cpus()
         values = (ctypes.c_uint64 * (words * cpus))()
         key = ctypes.c_uint32(0)
-        self._lib.bpf_map_lookup_elem(
-            self.map_fd(name), ctypes.byref(key), ctypes.byref(values)
-        )
+        self._lib.bpf_map_lookup_elem(self.map_fd(name), ctypes.byref(key), ctypes.byref(values))
         return [tuple(values[cpu * words : (cpu + 1) * words]) for cpu in range(cpus)]
 
     def detach(self) -> None:

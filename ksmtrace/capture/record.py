@@ -92,9 +92,7 @@ def record(
             return command.fileno()
 
         try:
-            context = Context(
-                writer, sampler, cmdlines=request.cmdlines, only=request.options.pids
-            )
+            context = Context(writer, sampler, cmdlines=request.cmdlines, only=request.options.pids)
             session = Session(
                 stream,
                 writer,

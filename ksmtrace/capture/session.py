@@ -96,7 +96,7 @@ class Signals:
 
 
 class Session:
-    """Pumps a stream into a consumer and a context until an option, a signal or the command ends it.
+    """Pumps a stream into a consumer and a context until something ends it.
 
     launch: starts the traced command once the first samples are taken, and returns a descriptor
     that becomes readable when it has ended. nothing_to_wait_for: whether no scan can ever end.
@@ -209,17 +209,17 @@ class Session:
         options, progress = self._options, self.progress
         if self._signals.caught:
             return self._signals.caught[0]
-        if options.duration is not None and progress.seconds >= options.duration:
-            return "duration"
-        if options.scans is not None and progress.scans >= options.scans:
-            return "scans"
-        if self._command_fd is not None and select.select([self._command_fd], [], [], 0)[0]:
-            return "command"
-        if self._stream.exhausted:
-            return "source"
-        if options.scans is not None and not busy and self._nothing_to_wait_for():
-            return "nothing"
-        return None
+        reasons = {
+            "duration": options.duration is not None and progress.seconds >= options.duration,
+            "scans": options.scans is not None and progress.scans >= options.scans,
+            "command": self._command_fd is not None
+            and bool(select.select([self._command_fd], [], [], 0)[0]),
+            "source": self._stream.exhausted,
+        }
+        ended = next((reason for reason, holds in reasons.items() if holds), None)
+        if ended is None and options.scans is not None and not busy:
+            return "nothing" if self._nothing_to_wait_for() else None
+        return ended
 
     def _wait(self, arrived: int) -> None:
         wait = _BUSY_WAIT if arrived else _IDLE_WAIT

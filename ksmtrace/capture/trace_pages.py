@@ -24,9 +24,7 @@ _PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31
 _TIME_BITS = np.uint64(27)
 _STAMP_TOP = np.uint64(~((1 << 59) - 1) & (1 << 64) - 1)
 
-_FIELD = re.compile(
-    r"field:[^;]*?(?P<name>\w+);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);"
-)
+_FIELD = re.compile(r"field:[^;]*?(?P<name>\w+);\s*offset:(?P<offset>\d+);\s*size:(?P<size>\d+);")
 _KSM_PAGE = "ksm_page"
 
 
@@ -205,5 +203,3 @@ def _losses(
     fits = stored & (at + 8 <= pages.shape[1])
     events["addr"] = np.where(fits, _gather(pages, missed, at, 0, 8), 1)
     return events, missed
-
-

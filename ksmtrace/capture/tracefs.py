@@ -169,7 +169,7 @@ class TracefsStream:
         return events[:ready]
 
     def _read_pages(self, file: int) -> npt.NDArray[np.uint8]:
-        pages = []
+        pages: list[bytes] = []
         while len(pages) < _MOST_PAGES:
             try:
                 page = os.read(file, self._page_bytes)

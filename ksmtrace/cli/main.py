@@ -32,7 +32,12 @@ def _parser() -> argparse.ArgumentParser:
         for verb in verbs:
             summary = (_module(verb).__doc__ or "").split("\n", 1)[0].partition(": ")[2]
             lines.append(f"  {verb:<10} {summary}")
-    lines += ["", "begin with:", "  sudo ksmtrace doctor", "  sudo ksmtrace record -o a.ksm --duration 10"]
+    lines += [
+        "",
+        "begin with:",
+        "  sudo ksmtrace doctor",
+        "  sudo ksmtrace record -o a.ksm --duration 10",
+    ]
     lines += ["  ksmtrace report a.ksm"]
     parser = argparse.ArgumentParser(
         prog="ksmtrace",
@@ -42,12 +47,12 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=f"ksmtrace {__version__}")
-    verbs = parser.add_subparsers(dest="verb", metavar="COMMAND", help=argparse.SUPPRESS)
-    for group in COMMANDS.values():
-        for verb in group:
+    children = parser.add_subparsers(dest="verb", metavar="COMMAND", help=argparse.SUPPRESS)
+    for group_verbs in COMMANDS.values():
+        for verb in group_verbs:
             module = _module(verb)
             summary, _, rest = (module.__doc__ or "").partition("\n")
-            child = verbs.add_parser(
+            child = children.add_parser(
                 verb,
                 description=f"{summary.partition(': ')[2]}\n{rest}".rstrip(),
                 formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -51,7 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--ring", type=_count, default=64, metavar="MIB", help="event buffer, MiB (default: 64)")
     add("--strict", action="store_true", help="exit code 5 if any event was lost")
     add("--run", action="store_true", help="run=1 while recording")
-    add("--set", nargs="+", default=[], action="extend", metavar="KNOB=VALUE", help="set knobs while recording")
+    add(
+        "--set",
+        nargs="+",
+        default=[],
+        action="extend",
+        metavar="KNOB=VALUE",
+        help="set knobs while recording",
+    )
     add("--merge", action="store_true", help="opt the command's whole memory in")
     add("--raw-pointers", action="store_true", help="store kernel addresses as they are")
     add("--cmdlines", action="store_true", help="store command lines, not only names")

@@ -157,9 +157,7 @@ KSM_MERGE_WITH_KSM_PAGE = EventKind(
         first_sight=Field(
             "arg", "value", "bit 1: the rmap_item never got a checksum, so ksmd sees it first now"
         ),
-        mapcount=Field(
-            "arg", "value", "bits 8 up: mappings of the KSM page just after, 0 unknown"
-        ),
+        mapcount=Field("arg", "value", "bits 8 up: mappings of the KSM page just after, 0 unknown"),
     ),
     meaning="ksmd tried to map a page onto a KSM page",
     note="A new KSM page is two of these: the first, without into_existing, turns the page itself "

@@ -62,9 +62,7 @@ def tracefs_obstacle() -> Obstacle:
     """Why `tracefs` returned None."""
     if os.geteuid() != 0:
         return Obstacle("tracefs can't be read", "run with sudo")
-    return Obstacle(
-        "tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing"
-    )
+    return Obstacle("tracefs is not mounted", "mount -t tracefs tracefs /sys/kernel/tracing")
 
 
 @functools.cache
@@ -93,7 +91,7 @@ def ksm_tracepoints(names: tuple[str, ...]) -> tuple[str, ...]:
 def in_initial_pid_namespace() -> bool:
     """False inside most containers: the kernel's process ids are then not the ones seen here."""
     try:
-        return os.stat("/proc/self/ns/pid").st_ino == _INITIAL_PID_NAMESPACE
+        return Path("/proc/self/ns/pid").stat().st_ino == _INITIAL_PID_NAMESPACE
     except OSError:
         return False
 

@@ -64,9 +64,7 @@ def _cannot_set(name: str, value: str, error: OSError) -> KsmtraceError:
             f"this kernel has no knob {name}", f"it came with Linux {since}", Exit.HOST_CANNOT
         )
     if isinstance(error, PermissionError):
-        return KsmtraceError(
-            "changing KSM's knobs needs root", "run with sudo", Exit.HOST_CANNOT
-        )
+        return KsmtraceError("changing KSM's knobs needs root", "run with sudo", Exit.HOST_CANNOT)
     if error.errno == errno.EBUSY:
         return KsmtraceError(
             f"the kernel does not change {name} while pages are merged",

@@ -215,8 +215,9 @@ def read_ksm_stat(tgid: int, proc: Path = PROC) -> dict[str, int] | None:
 def ksmd_pid(proc: Path = PROC) -> int | None:
     """The daemon's process id, or None if there is none to be seen."""
     for entry in proc.iterdir():
-        if entry.name.isdecimal() and read_text(entry / "comm") == "ksmd":
-            # A kernel thread has no command line; a program that calls itself ksmd does.
-            if read_text(entry / "cmdline") == "":
-                return int(entry.name)
+        if not entry.name.isdecimal() or read_text(entry / "comm") != "ksmd":
+            continue
+        # A kernel thread has no command line; a program that calls itself ksmd does.
+        if read_text(entry / "cmdline") == "":
+            return int(entry.name)
     return None

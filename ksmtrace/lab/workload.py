@@ -7,6 +7,7 @@ Counts are prime, so that a factor of two can't hide.
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import sys
@@ -32,10 +33,9 @@ def mergeable_memory(pages: int) -> mmap.mmap:
     """Anonymous private memory that ksmd may scan, not yet touched."""
     memory = mmap.mmap(-1, pages * PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     # Without it a huge page would hide the single pages from the first scans.
-    try:
+    # A kernel without huge pages refuses the word itself.
+    with contextlib.suppress(OSError):
         memory.madvise(_MADV_NOHUGEPAGE)
-    except OSError:
-        pass  # a kernel without huge pages
     memory.madvise(_MADV_MERGEABLE)
     return memory
 

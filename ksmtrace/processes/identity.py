@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from ksmtrace.kernel.host import read_text
@@ -40,11 +41,11 @@ def clean(raw: bytes | str) -> str:
 
 
 def guest_name(arguments: list[str]) -> str | None:
-    """The name of the QEMU guest that these arguments start: of -name, or libvirt's -name guest=."""
+    """The name of the QEMU guest that these arguments start, by -name NAME or -name guest=NAME."""
     program = Path(arguments[0]).name if arguments else ""
     if not (program.startswith("qemu-system") or program in ("qemu-kvm", "kvm")):
         return None
-    for option, value in zip(arguments, arguments[1:], strict=False):
+    for option, value in pairwise(arguments):
         if option in ("-name", "--name"):
             named = _GUEST_NAME.search(value)
             return named.group(1) if named else value.split(",")[0]
@@ -64,7 +65,7 @@ def _cgroup(text: str | None) -> str | None:
 
 
 def identify(tgid: int, proc: Path = PROC) -> Identity | None:
-    """Who `tgid` is now; None if it is gone. Its command line is read, its storing is up to others."""
+    """Who `tgid` is now, command line included; None if it is gone."""
     here = proc / str(tgid)
     try:
         stat = (here / "stat").read_bytes()

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-
 What = Literal["fork", "exec", "comm", "exit"]
 
 
@@ -41,11 +40,8 @@ class ProcConnector:
 
         marshal = cn_proc.ProcEventMarshal()
         marshal.msg_map = {
-            what: kind
-            for what, kind in {
-                **cn_proc.ProcEventMarshal.msg_map,
-                cn_proc.PROC_EVENT_COMM: CommWithAnyBytes,
-            }.items()
+            **cn_proc.ProcEventMarshal.msg_map,
+            cn_proc.PROC_EVENT_COMM: CommWithAnyBytes,
         }
         self._names: dict[int, What] = {
             cn_proc.PROC_EVENT_FORK: "fork",

@@ -40,7 +40,7 @@ class Target:
     """
 
     def __init__(self, path: Path, *, force: bool = False) -> None:
-        self.path = Path(os.path.abspath(path))
+        self.path = path.absolute()
         self._hidden: Path | None = None
         self._replaced: Path | None = None
         if self.path.exists() or self.path.is_symlink():

@@ -161,7 +161,7 @@ class RecordingWriter:
         self._target.done()
 
     def abandon(self, ended: str) -> None:
-        """End without sealing, after an error: keep what is there and say why, if that is possible."""
+        """End without sealing, after an error: keep what is there and, if possible, say why."""
         with contextlib.suppress(OSError, KsmtraceError, pa.ArrowInvalid):
             self._flush_all()
         with contextlib.suppress(OSError, KsmtraceError, pa.ArrowInvalid):
@@ -205,8 +205,10 @@ def seal_table(folder: Path, name: str) -> Iterator[int]:
     columns = TABLES[name].columns
     encodings = {c.name: c.encoding for c in columns if c.encoding}
     dictionary = [c.name for c in columns if not c.encoding]
-    with pa.OSFile(str(source), "rb") as file, pa.ipc.open_stream(file) as stream:
-        with pq.ParquetWriter(
+    with (
+        pa.OSFile(str(source), "rb") as file,
+        pa.ipc.open_stream(file) as stream,
+        pq.ParquetWriter(
             fresh,
             stream.schema,
             compression="zstd",
@@ -214,20 +216,19 @@ def seal_table(folder: Path, name: str) -> Iterator[int]:
             use_dictionary=dictionary,
             column_encoding=encodings or None,
             write_statistics=["ts"],
-        ) as writer:
-            waiting: list[pa.RecordBatch] = []
-            rows = 0
-            for batch in stream:
-                waiting.append(batch)
-                rows += batch.num_rows
-                if rows >= _ROW_GROUP:
-                    writer.write_table(pa.Table.from_batches(waiting))
-                    yield rows
-                    waiting, rows = [], 0
-            if rows:
+        ) as writer,
+    ):
+        waiting: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in stream:
+            waiting.append(batch)
+            rows += batch.num_rows
+            if rows >= _ROW_GROUP:
                 writer.write_table(pa.Table.from_batches(waiting))
                 yield rows
+                waiting, rows = [], 0
+        if rows:
+            writer.write_table(pa.Table.from_batches(waiting))
+            yield rows
     fresh.replace(folder / f"{name}.parquet")
     source.unlink()
-
-

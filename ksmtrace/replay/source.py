@@ -57,6 +57,6 @@ class RecordingSource:
         return []
 
     @contextmanager
-    def open(self, *, ring_bytes: int = 0) -> Iterator[RecordingStream]:
+    def open(self, *, ring_bytes: int = 0) -> Iterator[RecordingStream]:  # noqa: ARG002 the protocol's
         """See `Source.open`; a recording needs no ring."""
         yield RecordingStream(self.recording.event_batches())

@@ -62,8 +62,10 @@ class MergeClassifier:
         merges = np.concatenate((self._held, batch[of_kind(batch, KSM_MERGE_WITH_KSM_PAGE)]))
         open_end = len(merges) > 0 and bool(_first_half(merges[-1:])[0])
         self._held = merges[-1:] if open_end else empty()
-        return self._classify(merges[:-1], merges[1:]) if open_end else self._classify(
-            merges, merges[1:]
+        return (
+            self._classify(merges[:-1], merges[1:])
+            if open_end
+            else self._classify(merges, merges[1:])
         )
 
     def finish(self) -> ClassifiedMerges:
@@ -89,9 +91,7 @@ class MergeClassifier:
         inherited, untold = self._inheritance(merges, stood & ~first, second)
         return ClassifiedMerges(merges, stood, failed, undone, stood & first, inherited, untold)
 
-    def _inheritance(
-        self, merges: EventBatch, attached: Mask, second: Mask
-    ) -> tuple[Mask, Mask]:
+    def _inheritance(self, merges: EventBatch, attached: Mask, second: Mask) -> tuple[Mask, Mask]:
         nothing = np.zeros(len(merges), bool)
         joined = attached & ~second
         if not self._first_sight_known:

@@ -79,8 +79,11 @@ class ProcessSummary(Tally):
     ksm_process_profit: int | None = None
 
     def saved_bytes(self, page_bytes: int) -> int | None:
-        """Its pages that are mapped to KSM or zero pages. Over all processes this is more than
-        the host saves: each KSM page has one mapping that saves nothing."""
+        """Memory of its pages that are mapped to KSM or zero pages.
+
+        Over all processes this is more than the host saves: each KSM page has one mapping that
+        saves nothing.
+        """
         if self.ksm_merging_pages is None:
             return None
         return (self.ksm_merging_pages + (self.ksm_zero_pages or 0)) * page_bytes
@@ -108,7 +111,7 @@ class Summary:
 
     @property
     def ksmd_cpu_s(self) -> float | None:
-        """ksmd's CPU time between the first and the last sample."""
+        """Ksmd's CPU time between the first and the last sample."""
         first, last = (c.get("ksmd_cpu_ns") for c in (self.counters_first, self.counters_last))
         return (last - first) / 1e9 if first is not None and last is not None else None
 
@@ -180,7 +183,7 @@ class _Summariser:
         )
 
     def _preexisting(self, census: Any) -> npt.NDArray[np.uint64] | None:
-        first = next((row for row in self._counters if row["tgid"] is None), {})
+        first: Mapping[str, Any] = next((row for row in self._counters if row["tgid"] is None), {})
         if first.get("pages_shared") == 0:
             return np.empty(0, np.uint64)
         if not census.num_rows:
@@ -217,9 +220,8 @@ class _Summariser:
         summary.stable_pages_removed += int(of_kind(batch, KSM_REMOVE_KSM_PAGE).sum())
         for row in batch[of_kind(batch, KSM_ADVISOR)]:
             summary.advisor.append(
-                {
-                    name: int(row[f.slot]) for name, f in KSM_ADVISOR.fields.items()
-                } | {"ts_ns": int(row["ts"])}
+                {name: int(row[f.slot]) for name, f in KSM_ADVISOR.fields.items()}
+                | {"ts_ns": int(row["ts"])}
             )
         for row in batch[of_kind(batch, KSM_START_SCAN, KSM_STOP_SCAN)]:
             self._scan_border(row)
@@ -310,7 +312,8 @@ def _add(
 
     def counts(mask: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> list[int]:
         chosen = groups[mask]
-        return np.bincount(chosen[chosen >= 0], minlength=len(tallies)).tolist()
+        numbers: list[int] = np.bincount(chosen[chosen >= 0], minlength=len(tallies)).tolist()
+        return numbers
 
     rows = zip(
         tallies,

@@ -24,7 +24,9 @@ def render_report(summary: Summary) -> RenderableType:
     if summary.advisor:
         parts.append(_advisor(summary))
     parts.append(_counters(summary.counters_first, summary.counters_last))
-    parts.extend(Text(f"note: {note}", style="yellow") for note in summary.manifest.get("notes", []))
+    parts.extend(
+        Text(f"note: {note}", style="yellow") for note in summary.manifest.get("notes", [])
+    )
     return Group(*parts)
 
 
@@ -103,7 +105,14 @@ def _totals(summary: Summary) -> RenderableType:
 def _scans(scans: list[Scan]) -> RenderableType:
     table = _table(
         f"full scans ({count(len(scans))})",
-        "scan", "took", "items", "merges", "zero", "failed", "pages saved", "merges/s",
+        "scan",
+        "took",
+        "items",
+        "merges",
+        "zero",
+        "failed",
+        "pages saved",
+        "merges/s",
         left=0,
     )
     shown = _interesting(scans)
@@ -142,7 +151,14 @@ def _processes(summary: Summary) -> RenderableType:
     shown = summary.processes[:_MOST_PROCESSES]
     table = _table(
         f"processes ({count(len(summary.processes))})",
-        "process", "name", "merges", "zero", "failed", "merged now", "saved", "profit",
+        "process",
+        "name",
+        "merges",
+        "zero",
+        "failed",
+        "merged now",
+        "saved",
+        "profit",
         left=2,
     )
     table.columns[1].max_width = 20
@@ -165,7 +181,9 @@ def _processes(summary: Summary) -> RenderableType:
 def _advisor(summary: Summary) -> RenderableType:
     table = _table(
         f"advisor decisions ({count(len(summary.advisor))})",
-        "scan took (s)", "ksmd CPU (%)", "new pages_to_scan",
+        "scan took (s)",
+        "ksmd CPU (%)",
+        "new pages_to_scan",
         left=0,
     )
     for decision in summary.advisor[-_MOST_DECISIONS:]:
