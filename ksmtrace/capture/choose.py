@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 
-from ksmtrace.capture.bcc import BccSource
-from ksmtrace.capture.core import CoreSource
 from ksmtrace.capture.source import Source
-from ksmtrace.capture.tracefs import TracefsSource
 from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
 
-SOURCES: tuple[Source, ...] = (CoreSource(), BccSource(), TracefsSource())
+SOURCES = {"core": "CoreSource", "bcc": "BccSource", "tracefs": "TracefsSource"}
+"""Class by module of this package; the module has the source's name and is loaded on demand."""
+
+
+def load_source(name: str) -> Source:
+    """The source called `name`, one of SOURCES."""
+    module = importlib.import_module(f"ksmtrace.capture.{name}")
+    source: Source = getattr(module, SOURCES[name])()
+    return source
 
 
 @dataclass(frozen=True)
@@ -28,12 +34,12 @@ def choose_source(name: str) -> Choice:
     """
     if name == "auto":
         return _best()
-    source = next((s for s in SOURCES if s.name == name), None)
-    if source is None:
-        names = ", ".join(s.name for s in SOURCES)
+    if name not in SOURCES:
+        names = ", ".join(SOURCES)
         raise KsmtraceError(
             f"there is no backend called {name!r}", f"the backends are auto, {names}", Exit.USAGE
         )
+    source = load_source(name)
     obstacles = source.check()
     if obstacles:
         raise host_cannot(obstacles, f"trace KSM with the {name} backend")
@@ -42,7 +48,7 @@ def choose_source(name: str) -> Choice:
 
 def _best() -> Choice:
     passed_over: list[tuple[str, list[Obstacle]]] = []
-    for source in SOURCES:
+    for source in map(load_source, SOURCES):
         obstacles = source.check()
         if not obstacles:
             why = "the best that works here"

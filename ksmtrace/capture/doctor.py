@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from ksmtrace.capture.choose import SOURCES
+from ksmtrace.capture.choose import SOURCES, load_source
 from ksmtrace.capture.command import merge_fate_words
 from ksmtrace.events.registry import TRACEPOINTS
 from ksmtrace.kernel import host, sysfs
@@ -92,7 +92,7 @@ def _tracepoints() -> Iterator[Finding]:
 
 
 def _backends() -> Iterator[Finding]:
-    for source in SOURCES:
+    for source in map(load_source, SOURCES):
         obstacles = source.check()
         topic = f"backend {source.name}"
         if not obstacles:

@@ -13,6 +13,7 @@ from ksmtrace.errors import Exit, KsmtraceError, Obstacle
 _SONAME = "libbpf.so.1"
 _POINTER_ERRORS = 4095
 _WARN = 0
+_BTF_KIND_STRUCT = 4
 _LIBC = ctypes.CDLL(None)
 
 _PRINT = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
@@ -38,6 +39,10 @@ def load_library() -> ctypes.CDLL | None:
         ("bpf_map__fd", number, [pointer]),
         ("bpf_map_lookup_elem", number, [number, pointer, pointer]),
         ("bpf_link__destroy", number, [pointer]),
+        ("btf__load_vmlinux_btf", pointer, []),
+        ("btf__find_by_name_kind", number, [pointer, text, ctypes.c_uint32]),
+        ("btf__resolve_size", ctypes.c_int64, [pointer, ctypes.c_uint32]),
+        ("btf__free", None, [pointer]),
         ("libbpf_set_print", pointer, [pointer]),
         ("libbpf_num_possible_cpus", number, []),
     ):
@@ -53,6 +58,22 @@ def missing_library() -> Obstacle:
         f"{_SONAME} is not installed",
         "apt install libbpf1 (Debian, Ubuntu) or dnf install libbpf (Fedora)",
     )
+
+
+def struct_size(name: str) -> int | None:
+    """Sizeof a kernel struct; a fifth of what `kernel.btf` takes, which also knows the members.
+
+    None without libbpf, without BTF, or for a struct that the kernel doesn't have.
+    """
+    lib = load_library()
+    btf = lib.btf__load_vmlinux_btf() if lib else None
+    if lib is None or not btf:
+        return None
+    try:
+        number = lib.btf__find_by_name_kind(btf, name.encode(), _BTF_KIND_STRUCT)
+        return int(lib.btf__resolve_size(btf, number)) if number > 0 else None
+    finally:
+        lib.btf__free(btf)
 
 
 class BpfObject:

@@ -13,6 +13,7 @@ from ksmtrace import __version__
 from ksmtrace.capture.choose import Choice
 from ksmtrace.capture.command import Command
 from ksmtrace.capture.context import Context
+from ksmtrace.capture.libbpf import struct_size
 from ksmtrace.capture.session import Options, Progress, Session, Signals
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.kernel import host, sysfs
@@ -104,7 +105,7 @@ def record(
                 status=status,
                 nothing_to_wait_for=lambda: no_scan_can_end(context),
             )
-            say(f"recording to {request.target.path}")
+            say(f"recording to {request.target.path} (attached in {1000 * attach_seconds:.0f} ms)")
             ended = session.run()
             command_status = command.end() if command else None
             notes = [note for note in (context.census_note, connector_note) if note]
@@ -112,7 +113,7 @@ def record(
                 notes.append(f"process events were dropped {connector.overruns} times")
             writer.finish(
                 ended,
-                _final_facts(session.progress, writer.rows["events"], command_status, notes),
+                _final_facts(session.progress, command_status, notes),
                 sealing,
             )
         except KsmtraceError as error:
@@ -169,13 +170,12 @@ def _facts(request: RecordRequest, knobs: dict[str, str]) -> dict[str, object]:
 
 
 def _final_facts(
-    progress: Progress, events: int, command_status: int | None, notes: list[str]
+    progress: Progress, command_status: int | None, notes: list[str]
 ) -> dict[str, object]:
     return {
         "duration_s": round(progress.seconds, 6),
-        "events": events,
         "clock_end": {"monotonic_ns": time.monotonic_ns(), "wall_ns": time.time_ns()},
         "command_status": command_status,
-        "rmap_item_bytes": rmap_item_bytes(),
+        "rmap_item_bytes": struct_size("ksm_rmap_item") or rmap_item_bytes(),
         "notes": notes,
     }

@@ -36,7 +36,7 @@ class BtfError(ValueError):
 def struct_layouts(names: Iterable[str], data: bytes | None = None) -> dict[str, StructLayout]:
     """Layouts of the structs called `names`; one that the kernel doesn't have is missing.
 
-    data: BTF bytes, by default the running kernel's. Takes about a fifth of a second for a whole
+    data: BTF bytes, by default the running kernel's. Takes some 50 ms for a whole
     kernel. Raises BtfError, and OSError where the kernel has no BTF.
     """
     if data is None:

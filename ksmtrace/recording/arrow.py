@@ -39,6 +39,20 @@ def _null_rules(slot: str) -> tuple[Mask, Mask]:
     return np.array([r is None for r in roles]), np.array([r not in (None, "value") for r in roles])
 
 
+def _nulls(
+    slot: str, kind: npt.NDArray[np.int8], present: npt.NDArray[np.intp], values: npt.NDArray[Any]
+) -> Mask | None:
+    """Which values of a slot are not known; None if all are. present: the kinds there are."""
+    unused, zero_is_unknown = (rule[present] for rule in _null_rules(slot))
+    if not unused.any() and (not zero_is_unknown.any() or values.all()):
+        return None
+    if unused.all():
+        return np.ones(len(values), bool)
+    unused, zero_is_unknown = _null_rules(slot)
+    null: Mask = unused[kind] | (zero_is_unknown[kind] & (values == 0))
+    return null
+
+
 # Arrays are put together from buffers because pa.array() imports pandas on its first call, which
 # takes half a second in the middle of a capture.
 
@@ -67,17 +81,17 @@ def texts(values: Sequence[str | None]) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), len(raw), buffers)
 
 
-def events_to_arrow(batch: EventBatch, namer: Namer) -> pa.RecordBatch:
-    """A batch as it is stored: pointers renamed, what a kind doesn't say null."""
-    kind = batch["kind"].astype(np.int8)
+def events_to_arrow(batches: Sequence[EventBatch], namer: Namer) -> pa.RecordBatch:
+    """Batches, one at least, as they are stored: pointers renamed, what a kind doesn't say null."""
+    kind = np.concatenate([batch["kind"] for batch in batches]).astype(np.int8)
+    present = np.flatnonzero(np.bincount(kind))
     columns: list[pa.Array] = []
     for slot in SLOTS:
         if slot.name == "kind":
             columns.append(pa.DictionaryArray.from_arrays(numbers(kind), texts(KIND_NAMES)))
             continue
-        values = np.ascontiguousarray(batch[slot.name])
-        unused, zero_is_unknown = _null_rules(slot.name)
-        null = unused[kind] | (zero_is_unknown[kind] & (values == 0))
+        values = np.concatenate([batch[slot.name] for batch in batches])
+        null = _nulls(slot.name, kind, present, values)
         if slot.name in _POINTER_SLOTS:
             values = getattr(namer, _POINTER_SLOTS[slot.name])(values)
         columns.append(numbers(values, null))

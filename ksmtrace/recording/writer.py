@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksmtrace.errors import KsmtraceError
-from ksmtrace.events.batch import EVENT, EventBatch, lost_count
+from ksmtrace.events.batch import EventBatch, lost_count
 from ksmtrace.recording.arrow import (
     arrow_schema,
     census_to_arrow,
@@ -56,7 +56,7 @@ class RecordingWriter:
     def __init__(self, target: Target, facts: Mapping[str, Any], namer: Namer) -> None:
         self._target = target
         self._namer = namer
-        self._buffer = np.empty(_BUFFERED_EVENTS, EVENT)
+        self._batches: list[EventBatch] = []
         self._buffered = 0
         self._waiting: dict[str, list[Mapping[str, Any]]] = {}
         self._due = time.monotonic() + _FLUSH_SECONDS
@@ -87,14 +87,10 @@ class RecordingWriter:
     def events(self, batch: EventBatch) -> None:
         """Take a batch; it reaches the disk within half a second if `flush_if_due` is called."""
         self.manifest["lost"] += lost_count(batch)
-        begin = 0
-        while begin < len(batch):
-            end = begin + min(len(batch) - begin, _BUFFERED_EVENTS - self._buffered)
-            self._buffer[self._buffered : self._buffered + end - begin] = batch[begin:end]
-            self._buffered += end - begin
-            begin = end
-            if self._buffered == _BUFFERED_EVENTS:
-                self._flush()
+        self._batches.append(batch)
+        self._buffered += len(batch)
+        if self._buffered >= _BUFFERED_EVENTS:
+            self._flush()
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows to one of the small tables; they too wait for the next flush."""
@@ -121,7 +117,8 @@ class RecordingWriter:
 
     def _flush(self) -> None:
         if self._buffered:
-            self._write("events", events_to_arrow(self._buffer[: self._buffered], self._namer))
+            self._write("events", events_to_arrow(self._batches, self._namer))
+        self._batches.clear()
         self._buffered = 0
         self._due = time.monotonic() + _FLUSH_SECONDS
 
@@ -146,6 +143,7 @@ class RecordingWriter:
         self._flush_all()
         self._close_streams()
         self.manifest.update(facts)
+        self.manifest["events"] = self.rows["events"]
         self.manifest["ended"] = ended
         with self._disk_errors():
             write_manifest(self.folder, self.manifest)

@@ -1,0 +1,56 @@
+"""docs/recording.md, generated from the schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ksmtrace.recording.schema import FORMAT, TABLES
+
+_HEAD = f"""\
+# Recordings
+
+<!-- Generated from ksmtrace/recording/schema.py by `make bpf`. -->
+
+A recording is a folder, `NAME.ksm/`, of format {FORMAT}: `manifest.json` and one file a table. While it
+is being made the tables are Arrow IPC streams (`events.arrow`), flushed every 0.4 seconds; when it
+ends they are sealed to Parquet (`events.parquet`). A recorder that is killed leaves the streams:
+the recording opens, is called cut, and holds what was flushed. Files are 0600, the folder 0700;
+under sudo they belong to the user who called it.
+
+Nothing but a Parquet reader is needed:
+
+    duckdb -c "select kind, count(*) from 'a.ksm/events.parquet' group by kind"
+    python3 -c "import pandas; print(pandas.read_parquet('a.ksm/events.parquet').head())"
+
+Unless `--raw-pointers` was given, `pfn`, `item` and `mm` are pseudonyms: equal stays equal,
+different stays different, objects in one page (or 512 neighbouring frames) stay together, and the
+key is thrown away. It hides where things lie; it is no encryption. Command lines are stored only
+with `--cmdlines`.
+
+`manifest.json` says how it was made: `format`, `kernel`, `machine`, `cpus`, `memory_bytes`,
+`page_bytes`, `rmap_item_bytes`, `backend` and why it was chosen, `fields_unknown`, `knobs` before
+and `knobs_set`, `clock` and `clock_end` (the same moments on the monotonic and the wall clock),
+`duration_s`, `events`, `lost`, `ended` (null: cut), `sealed`, `command` and `command_status`,
+`notes`, and the rows of each table.
+
+A null is a thing not known, or not said by that kind of row; it is never a zero.
+"""
+
+
+def recording_page() -> str:
+    """The text of docs/recording.md."""
+    return _HEAD + "\n".join(_tables()) + "\n"
+
+
+def _tables() -> Iterator[str]:
+    for table in TABLES.values():
+        yield ""
+        yield f"## {table.name}"
+        yield ""
+        yield f"{table.meaning[0].upper()}{table.meaning[1:]}."
+        yield ""
+        yield "| column | type | meaning |"
+        yield "|---|---|---|"
+        for column in table.columns:
+            kind = "string (dictionary)" if column.type == "kind" else column.type
+            yield f"| `{column.name}` | {kind} | {column.meaning} |"
