@@ -18,7 +18,7 @@ def _lines() -> Iterator[str]:
     yield "<!-- Generated from ksmtrace/events/registry.py by `make bpf`. -->"
     yield ""
     yield "Every source, live or stored, delivers these records, 56 bytes each, in batches (numpy"
-    yield "structured arrays). Slots that a kind does not use are 0 in a batch and null in a recording."
+    yield "structured arrays). Slots that a kind doesn't use are 0 in a batch, null in a recording."
     yield ""
     yield "| slot | type | meaning |"
     yield "|---|---|---|"
@@ -26,9 +26,9 @@ def _lines() -> Iterator[str]:
         yield f"| `{slot.name}` | {slot.numpy.removeprefix('<')} | {slot.meaning} |"
     yield ""
     yield "What a backend can't see is named in a recording's manifest (`fields_unknown`) and in"
-    yield "reports. `core` and `bcc` see every field; `tracefs` knows no address, and an owner (`tgid`)"
-    yield "only where a `ksm_enter` in the recording proves it: one by a process that was not"
-    yield "registered before, which can only mean its own memory."
+    yield "reports. `core` and `bcc` see every field; `tracefs` knows no address, and an owner"
+    yield "(`tgid`) only where a `ksm_enter` in the recording proves it: one by a process that was"
+    yield "not registered before, which can only mean its own memory."
     for kind in KINDS:
         yield ""
         yield from _kind(kind)

@@ -131,6 +131,12 @@ def rows_to_arrow(table: Table, rows: Sequence[Mapping[str, Any]]) -> pa.RecordB
     return pa.RecordBatch.from_arrays(columns, schema=arrow_schema(table.name))
 
 
+def no_rows(name: str) -> pa.RecordBatch:
+    """An empty batch of a stored table."""
+    schema = arrow_schema(name)
+    return pa.RecordBatch.from_arrays([pa.nulls(0, f.type) for f in schema], schema=schema)
+
+
 def census_to_arrow(
     ts: int, reason: str, rows: npt.NDArray[np.void], namer: Namer
 ) -> pa.RecordBatch:

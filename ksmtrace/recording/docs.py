@@ -11,15 +11,15 @@ _HEAD = f"""\
 
 <!-- Generated from ksmtrace/recording/schema.py by `make bpf`. -->
 
-A recording is a folder, `NAME.ksm/`, of format {FORMAT}: `manifest.json` and one file a table. While it
-is being made the tables are Arrow IPC streams (`events.arrow`), flushed every 0.4 seconds; when it
-ends they are sealed to Parquet (`events.parquet`). A recorder that is killed leaves the streams:
-the recording opens, is called cut, and holds what was flushed. Files are 0600, the folder 0700;
-under sudo they belong to the user who called it.
+A recording is a folder, `NAME.ksm/`, of format {FORMAT}: `manifest.json` and one file a table.
+While it is being made the tables are Arrow IPC streams (`events.arrow`), flushed every 0.4 seconds;
+when it ends they are sealed to Parquet (`events.parquet`). A recorder that is killed leaves the
+streams: the recording opens, is called cut, and holds what was flushed. Files are 0600, the folder
+0700; under sudo they belong to the user who called it.
 
 Nothing but a Parquet reader is needed:
 
-    duckdb -c "select kind, count(*) from 'a.ksm/events.parquet' group by kind"
+    duckdb -c "from 'a.ksm/events.parquet' limit 5"
     python3 -c "import pandas; print(pandas.read_parquet('a.ksm/events.parquet').head())"
 
 Unless `--raw-pointers` was given, `pfn`, `item` and `mm` are pseudonyms: equal stays equal,

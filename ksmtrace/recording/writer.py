@@ -26,6 +26,7 @@ from ksmtrace.recording.arrow import (
     arrow_schema,
     census_to_arrow,
     events_to_arrow,
+    no_rows,
     rows_to_arrow,
 )
 from ksmtrace.recording.pseudonyms import Namer
@@ -75,7 +76,10 @@ class RecordingWriter:
             folder = target.begin()
             for name in TABLES:
                 self._files[name] = pa.OSFile(str(folder / f"{name}.arrow"), "wb")
-                self._streams[name] = pa.ipc.new_stream(self._files[name], arrow_schema(name))
+                stream = pa.ipc.new_stream(self._files[name], arrow_schema(name))
+                # The schema is written with the first batch: a table without one would not open.
+                stream.write_batch(no_rows(name))
+                self._streams[name] = stream
             write_manifest(folder, self.manifest)
             target.publish()
 

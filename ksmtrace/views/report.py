@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ksmtrace.timeline.summary import Counters, Scan, Summary
-from ksmtrace.views.text import count, errno_name, name, seconds, size
+from ksmtrace.views.text import UNKNOWN, count, errno_name, name, seconds, size
 
 _MOST_SCANS = 12
 _MOST_PROCESSES = 15
@@ -115,35 +115,44 @@ def _scans(scans: list[Scan]) -> RenderableType:
         "merges/s",
         left=0,
     )
-    shown = _interesting(scans)
-    previous = -1
-    for number in shown:
-        if number != previous + 1:
-            table.add_row("…")
-        previous = number
-        scan = scans[number]
+    for group in _groups(scans):
+        first, last = group[0], group[-1]
+        times = [scan.duration_s for scan in group]
+        whole = [time for time in times if time is not None]
+        merged = sum(scan.merges + scan.zero_merges for scan in group)
+        saved = [scan.pages_saved for scan in group if scan.pages_saved is not None]
         table.add_row(
-            count(scan.seq),
-            seconds(scan.duration_s) if scan.duration_s is not None else "partly",
-            count(scan.rmap_items),
-            count(scan.merges),
-            count(scan.zero_merges),
-            count(scan.failed_merges),
-            "–" if scan.pages_saved is None else f"{scan.pages_saved:+,}",
-            count(scan.merges_per_s),
+            str(first.seq) if first is last else f"{first.seq}–{last.seq}",
+            seconds(sum(whole)) if len(whole) == len(times) else "partly",
+            count(last.rmap_items),
+            count(sum(scan.merges for scan in group)),
+            count(sum(scan.zero_merges for scan in group)),
+            count(sum(scan.failed_merges for scan in group)),
+            f"{sum(saved):+,}" if saved else UNKNOWN,
+            count(merged / sum(whole)) if len(whole) == len(times) and sum(whole) else UNKNOWN,
         )
-    if previous != len(scans) - 1:
-        table.add_row("…")
     return Group(table, "")
 
 
-def _interesting(scans: list[Scan]) -> list[int]:
-    """The scans in which most happened, in order of time."""
-    order = sorted(
-        range(len(scans)),
-        key=lambda n: (-(scans[n].merges + scans[n].zero_merges + scans[n].failed_merges), n),
-    )
-    return sorted(order[:_MOST_SCANS])
+def _groups(scans: list[Scan]) -> list[list[Scan]]:
+    """Scans as rows: those in which much happened alone, what lies between in one."""
+
+    def weight(scan: Scan) -> int:
+        return scan.merges + scan.zero_merges + scan.failed_merges
+
+    if len(scans) <= _MOST_SCANS:
+        return [[scan] for scan in scans]
+    heavy = sorted(range(len(scans)), key=lambda n: (-weight(scans[n]), n))[: _MOST_SCANS // 2]
+    least = weight(scans[heavy[0]]) / 50
+    alone = {n for n in heavy if weight(scans[n]) > least}
+    groups: list[list[Scan]] = []
+    for number, scan in enumerate(scans):
+        # After run=2 the numbers begin again: such a row would read backwards.
+        restarted = number > 0 and scan.seq < scans[number - 1].seq
+        if not groups or number in alone or number - 1 in alone or restarted:
+            groups.append([])
+        groups[-1].append(scan)
+    return groups
 
 
 def _processes(summary: Summary) -> RenderableType:
@@ -201,8 +210,6 @@ def _counters(first: Counters, last: Counters) -> RenderableType:
         before = first.get(counter)
         if before is None and after is None:
             continue
-        change = None if before is None or after is None else after - before
-        table.add_row(
-            counter, count(before), count(after), "–" if change is None else f"{change:+,}"
-        )
+        change = UNKNOWN if before is None or after is None else f"{after - before:+,}"
+        table.add_row(counter, count(before), count(after), change)
     return table
