@@ -1,18 +1,50 @@
-"""Write what follows from the registries: the C header and the generated pages of the docs."""
+"""Write what follows from the registries: the C header and the generated parts of the docs."""
 
 from __future__ import annotations
 
+import argparse
+import os
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from ksmtrace.cli.main import COMMANDS, build_parser
 from ksmtrace.events.c_header import c_header
 from ksmtrace.events.docs import events_page
 from ksmtrace.recording.docs import recording_page
 
 ROOT = Path(__file__).parents[1]
-GENERATED = {
+_HELP = re.compile(r"(<!-- help -->\n```text\n).*?(\n```\n<!-- /help -->)", re.DOTALL)
+
+
+def help_text(verb: str) -> str:
+    """What `ksmtrace VERB --help` prints in a terminal of 80 columns."""
+    os.environ["COLUMNS"] = "80"
+    actions = build_parser()._subparsers  # noqa: SLF001 argparse has no other way
+    assert actions is not None
+    group = actions._group_actions[0]  # noqa: SLF001 as above
+    assert isinstance(group, argparse._SubParsersAction)  # noqa: SLF001 as above
+    text: str = group.choices[verb].format_help()
+    return text.strip()
+
+
+def command_page(verb: str) -> str:
+    """docs/VERB.md with the command's present help in its place."""
+    page = (ROOT / "docs" / f"{verb}.md").read_text()
+    help_now = help_text(verb)
+    return _HELP.sub(lambda found: found[1] + help_now + found[2], page)
+
+
+GENERATED: dict[str, Callable[[], str]] = {
     "bpf/event.h": c_header,
     "docs/events.md": events_page,
     "docs/recording.md": recording_page,
+    **{
+        f"docs/{verb}.md": partial(command_page, verb)
+        for verbs in COMMANDS.values()
+        for verb in verbs
+    },
 }
 
 

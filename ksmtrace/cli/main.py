@@ -25,7 +25,8 @@ def _module(verb: str) -> ModuleType:
     return importlib.import_module(f"ksmtrace.cli.{verb}")
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
     lines = ["See what Linux Kernel Samepage Merging (KSM) does.", ""]
     for group, verbs in COMMANDS.items():
         lines.append(f"{group}:")
@@ -54,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
             summary, _, rest = (module.__doc__ or "").partition("\n")
             child = children.add_parser(
                 verb,
+                prog=f"ksmtrace {verb}",
                 description=f"{summary.partition(': ')[2]}\n{rest}".rstrip(),
                 formatter_class=argparse.RawDescriptionHelpFormatter,
             )
@@ -67,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Arrow's own allocator keeps what it was given; a recorder shall stay small.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    parser = _parser()
+    parser = build_parser()
     args = parser.parse_args(arguments)
     if args.verb is None:
         parser.print_help()

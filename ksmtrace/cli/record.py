@@ -39,6 +39,7 @@ def _count(text: str) -> int:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    parser.usage = "ksmtrace record [OPTIONS] [-- CMD ...]"
     add = parser.add_argument
     add("-o", "--output", metavar="DIR", type=Path, help="the recording (default: ksm-DATE.ksm)")
     add("--force", action="store_true", help="replace an existing recording")

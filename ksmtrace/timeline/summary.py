@@ -108,6 +108,13 @@ class Summary:
     counters_first: Counters = field(default_factory=dict)
     counters_last: Counters = field(default_factory=dict)
     census_pages: int = 0
+    saved_pages_last: int | None = None
+    saved_pages_peak: int | None = None
+
+    @property
+    def page_bytes(self) -> int:
+        """The host's page size."""
+        return int(self.manifest.get("page_bytes", 4096))
 
     @property
     def ksmd_cpu_s(self) -> float | None:
@@ -132,14 +139,15 @@ class Summary:
             "command": self.manifest.get("command"),
             "command_status": self.manifest.get("command_status"),
             "totals": {**asdict(self.totals), "stable_pages_removed": self.stable_pages_removed},
+            "saved_bytes_last": _times(self.saved_pages_last, self.page_bytes),
+            "saved_bytes_peak": _times(self.saved_pages_peak, self.page_bytes),
             "failures_by_errno": self.failures,
             "scans": [
                 {**asdict(s), "duration_s": s.duration_s, "merges_per_s": s.merges_per_s}
                 for s in self.scans
             ],
             "processes": [
-                {**asdict(p), "saved_bytes": p.saved_bytes(self.manifest.get("page_bytes", 4096))}
-                for p in self.processes
+                {**asdict(p), "saved_bytes": p.saved_bytes(self.page_bytes)} for p in self.processes
             ],
             "advisor": self.advisor,
             "ksmd": {
@@ -273,6 +281,9 @@ class _Summariser:
         summary.counters_last = {name: host[-1][name] for name in names}
         if not summary.duration_s:
             summary.duration_s = (host[-1]["ts"] - host[0]["ts"]) / 1e9
+        saved_pages = [saved for row in host if (saved := _saved(row)) is not None]
+        if saved_pages:
+            summary.saved_pages_last, summary.saved_pages_peak = saved_pages[-1], max(saved_pages)
         ends = np.array([s.end_ns or 0 for s in summary.scans], np.uint64)
         saved_before = _saved(host[0])
         for row in host[1:]:
@@ -335,6 +346,10 @@ def _add(
             tally.inherited = None
         elif tally.inherited is not None:
             tally.inherited += inherited
+
+
+def _times(number: int | None, unit: int) -> int | None:
+    return None if number is None else number * unit
 
 
 def _saved(row: Mapping[str, Any]) -> int | None:

@@ -55,6 +55,11 @@ def _head(summary: Summary) -> RenderableType:
         told = "" if status is None else f", ended with status {status}"
         lines.add_row("command", name(f"{manifest['command']}{told}"))
     lines.add_row("lasted", f"{seconds(summary.duration_s)}, {_ended(summary)}")
+    if summary.saved_pages_peak is not None and summary.saved_pages_last is not None:
+        peak, last = (
+            n * summary.page_bytes for n in (summary.saved_pages_peak, summary.saved_pages_last)
+        )
+        lines.add_row("saved", f"{size(peak)} at most, {size(last)} at the end")
     events = Text(f"{count(summary.events)}, ")
     lost = (f"{count(summary.lost)} LOST", "bold red") if summary.lost else ("none lost", "green")
     lines.add_row("events", events.append(*lost))
@@ -119,17 +124,18 @@ def _scans(scans: list[Scan]) -> RenderableType:
         first, last = group[0], group[-1]
         times = [scan.duration_s for scan in group]
         whole = [time for time in times if time is not None]
+        took: float | None = sum(whole) if len(whole) == len(times) else None
         merged = sum(scan.merges + scan.zero_merges for scan in group)
         saved = [scan.pages_saved for scan in group if scan.pages_saved is not None]
         table.add_row(
             str(first.seq) if first is last else f"{first.seq}–{last.seq}",
-            seconds(sum(whole)) if len(whole) == len(times) else "partly",
+            "partly" if took is None else seconds(took),
             count(last.rmap_items),
             count(sum(scan.merges for scan in group)),
             count(sum(scan.zero_merges for scan in group)),
             count(sum(scan.failed_merges for scan in group)),
             f"{sum(saved):+,}" if saved else UNKNOWN,
-            count(merged / sum(whole)) if len(whole) == len(times) and sum(whole) else UNKNOWN,
+            count(merged / took if took else None),
         )
     return Group(table, "")
 
@@ -156,7 +162,6 @@ def _groups(scans: list[Scan]) -> list[list[Scan]]:
 
 
 def _processes(summary: Summary) -> RenderableType:
-    page_bytes = summary.manifest.get("page_bytes", 4096)
     shown = summary.processes[:_MOST_PROCESSES]
     table = _table(
         f"processes ({count(len(summary.processes))})",
@@ -179,7 +184,7 @@ def _processes(summary: Summary) -> RenderableType:
             count(process.zero_merges),
             count(process.failed_merges),
             count(process.ksm_merging_pages),
-            size(process.saved_bytes(page_bytes)),
+            size(process.saved_bytes(summary.page_bytes)),
             size(process.ksm_process_profit),
         )
     if len(summary.processes) > len(shown):

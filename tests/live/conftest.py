@@ -208,3 +208,10 @@ def run_ksmtrace(*arguments: object, **options: Any) -> subprocess.CompletedProc
         [str(KSMTRACE), *map(str, arguments)],
         capture_output=True, text=True, timeout=120, check=False, **options,
     )  # fmt: skip
+
+
+def pytest_unconfigure() -> None:
+    """If live tests could not run, that is the run's last word."""
+    obstacle = host_obstacle()
+    if obstacle:
+        print(f"live tests were skipped: {obstacle}")

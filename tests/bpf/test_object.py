@@ -1,0 +1,36 @@
+"""The shipped BPF object is what `bpf/` says."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CLANG_MAJOR = "14"
+
+
+def clang() -> str:
+    """The compiler that the shipped object was made with."""
+    for name in (f"clang-{CLANG_MAJOR}", "clang"):
+        if shutil.which(name):
+            version = subprocess.run([name, "--version"], capture_output=True, text=True).stdout
+            if f"version {CLANG_MAJOR}." in version:
+                return name
+    pytest.fail(f"clang {CLANG_MAJOR} is needed to rebuild the BPF object: scripts/setup dev")
+
+
+def test_the_shipped_object_is_built_from_the_sources(tmp_path: Path) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    found = re.search(r"^BPF_CFLAGS := (.*)$", makefile, re.MULTILINE)
+    assert found
+    flags = found[1].replace("$(shell uname -m)", platform.machine()).split()
+    built = tmp_path / "ksm.bpf.o"
+    compiler = clang()
+    subprocess.run([compiler, *flags, "-c", "bpf/ksm.bpf.c", "-o", built], check=True, cwd=ROOT)
+    subprocess.run(["llvm-strip", "-g", built], check=True)
+    assert built.read_bytes() == (ROOT / "bpf" / "ksm.bpf.o").read_bytes()
