@@ -209,8 +209,15 @@ class _Owners:
 
     def fill(self, events: EventBatch, pids: npt.NDArray[np.int32]) -> None:
         """Write owners into a batch."""
+        # An address of a dead mm is used again: each enter counts from its place on.
+        labelled = 0
         for row in np.flatnonzero(of_kind(events, KSM_ENTER)).tolist():
+            self._label(events[labelled:row])
+            labelled = row
             self._enter(int(events["mm"][row]), int(pids[row]))
+        self._label(events[labelled:])
+
+    def _label(self, events: EventBatch) -> None:
         if not self._of_mm or not len(events):
             return
         known = np.array(sorted(self._of_mm), np.uint64)

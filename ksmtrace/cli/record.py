@@ -77,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
     command = _command(args)
     knobs = _knobs(args)
+    ring_bytes = _ring_bytes(args.ring)
     output = args.output or Path(time.strftime("ksm-%Y%m%d-%H%M%S.ksm"))
     target = Target(output, force=args.force)
     choice = choose_source(args.backend)
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
         RecordRequest(
             target=target,
             choice=choice,
-            ring_bytes=_ring_bytes(args.ring),
+            ring_bytes=ring_bytes,
             options=Options(
                 duration=args.duration,
                 scans=args.scans,

@@ -54,12 +54,15 @@ def struct_layouts(names: Iterable[str], data: bytes | None = None) -> dict[str,
     wanted.pop(0, None)
     positions = _positions(data, header + type_at, header + type_at + type_length)
     layouts: dict[str, StructLayout] = {}
-    for position in positions:
-        name_at, info, size = struct.unpack_from("<III", data, position)
-        if name_at in wanted and info >> 24 & 0x1F == _STRUCT:
-            offsets: dict[str, int] = {}
-            _members(data, text, positions, position, 0, offsets)
-            layouts[wanted[name_at]] = StructLayout(size, offsets)
+    try:
+        for position in positions:
+            name_at, info, size = struct.unpack_from("<III", data, position)
+            if name_at in wanted and info >> 24 & 0x1F == _STRUCT:
+                offsets: dict[str, int] = {}
+                _members(data, text, positions, position, 0, offsets)
+                layouts[wanted[name_at]] = StructLayout(size, offsets)
+    except (struct.error, ValueError, LookupError, RecursionError):
+        raise BtfError("damaged") from None
     return layouts
 
 
@@ -108,6 +111,8 @@ def _members(
             name = text[name_at : text.index(b"\0", name_at)].decode()
             offsets.setdefault(name, base + bits // 8)
             continue
+        if not type_id:
+            raise BtfError("an anonymous member of no type")
         inner = positions[type_id - 1]
         if struct.unpack_from("<I", data, inner + 4)[0] >> 24 & 0x1F in (_STRUCT, _UNION):
             _members(data, text, positions, inner, base + bits // 8, offsets)

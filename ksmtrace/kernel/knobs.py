@@ -108,7 +108,11 @@ class _Journal:
         try:
             stored = json.loads(self.path.read_text())
             knobs = stored["knobs"] if stored["boot"] == boot_id() else {}
-            return {name: value for name, value in knobs.items() if name in KNOBS_BY_NAME}
+            return {
+                name: value
+                for name, value in knobs.items()
+                if name in KNOBS_BY_NAME and isinstance(value, str)
+            }
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return {}
 

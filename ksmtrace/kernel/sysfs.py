@@ -5,6 +5,7 @@ Sources: Documentation/admin-guide/mm/ksm.rst and mm/ksm.c of the kernels named 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -194,8 +195,9 @@ def parse_ksm_stat(text: str) -> dict[str, int]:
     for line in text.splitlines():
         name, _, value = line.replace(":", " ").partition(" ")
         value = value.strip()
-        if name in COUNTERS_BY_NAME and (value in words or value.lstrip("-").isdecimal()):
-            values[name] = words[value] if value in words else int(value)
+        if name in COUNTERS_BY_NAME:
+            with contextlib.suppress(ValueError):
+                values[name] = words[value] if value in words else int(value)
     return values
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from ksmtrace.kernel.host import read_text
 from ksmtrace.kernel.sysfs import PROC
 
-_GUEST_NAME = re.compile(r"(?:^|,)guest=([^,]+)")
+_GUEST_NAME = re.compile(r"(?:^|(?<!,),)guest=((?:[^,]|,,)+)")
+_FIRST_WORD = re.compile(r"(?:[^,]|,,)*")
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,8 @@ def guest_name(arguments: list[str]) -> str | None:
     for option, value in pairwise(arguments):
         if option in ("-name", "--name"):
             named = _GUEST_NAME.search(value)
-            return named.group(1) if named else value.split(",")[0]
+            word = named.group(1) if named else _FIRST_WORD.findall(value)[0]
+            return word.replace(",,", ",")  # QEMU's way to write a comma
     return None
 
 

@@ -31,9 +31,10 @@ def parse_smaps(text: bytes) -> Iterator[Region]:
     """The mappings of /proc/PID/smaps, in order."""
     head: list[bytes] | None = None
     ksm_bytes: int | None = None
-    for line in text.splitlines():
+    # The kernel escapes newlines in names, but no other character that splitlines() splits at.
+    for line in text.split(b"\n"):
         first, _, rest = line.partition(b" ")
-        if first == b"KSM:":
+        if first == b"KSM:" and rest.strip():
             ksm_bytes = int(rest.split()[0]) * 1024
         elif first == b"VmFlags:" and head is not None:
             start, _, end = head[0].partition(b"-")
@@ -46,7 +47,7 @@ def parse_smaps(text: bytes) -> Iterator[Region]:
                 ksm_bytes=ksm_bytes,
             )
             head = None
-        elif not first.endswith(b":"):
+        elif first and not first.endswith(b":"):
             head = line.split(None, 5)
             ksm_bytes = None
 

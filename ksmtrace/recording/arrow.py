@@ -106,6 +106,9 @@ def events_from_arrow(table: pa.Table | pa.RecordBatch) -> EventBatch:
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
         if slot.name == "kind":
+            if not isinstance(column, pa.DictionaryArray):
+                # Another tool has rewritten the table.
+                column = column.cast(pa.string()).dictionary_encode()
             ids = {name: number for number, name in enumerate(KIND_NAMES)}
             here = np.array([ids.get(n, 0) for n in column.dictionary.to_pylist()], np.uint16)
             batch["kind"] = here[column.indices.to_numpy(zero_copy_only=False)]

@@ -31,7 +31,11 @@ class StoredRecording:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-        if not self.path.exists():
+        try:
+            found = self.path.exists()
+        except OSError as error:
+            raise _bad(f"{path} can't be read: {error.strerror}", "check the name") from None
+        if not found:
             raise _bad(f"there is no {path}", "list recordings with: ls -d *.ksm")
         if not self.path.is_dir():
             raise _bad(f"{path} is a file; a recording is a folder", "name the .ksm folder")
@@ -58,9 +62,11 @@ class StoredRecording:
         try:
             manifest = json.loads(text)
             version = manifest["format"]
-        except (ValueError, KeyError, TypeError):
+            whole = isinstance(manifest["kernel"], str)
+            whole &= isinstance(manifest["clock"]["monotonic_ns"], int)
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise _bad(f"{self.path / MANIFEST} is damaged", "copy the folder again") from None
-        if not isinstance(version, int) or version < 1:
+        if not whole or not isinstance(version, int) or version < 1:
             raise _bad(f"{self.path / MANIFEST} is damaged", "copy the folder again")
         if version > FORMAT:
             raise _bad(

@@ -43,7 +43,13 @@ class Target:
         self.path = path.absolute()
         self._hidden: Path | None = None
         self._replaced: Path | None = None
-        if self.path.exists() or self.path.is_symlink():
+        try:
+            present = self.path.exists() or self.path.is_symlink()
+        except OSError as error:
+            raise KsmtraceError(
+                f"{path} can't be a recording's name: {error.strerror}", "choose another with -o"
+            ) from None
+        if present:
             if not (self.path / MANIFEST).is_file():
                 raise KsmtraceError(
                     f"{path} exists and is not a recording", "choose another name with -o"

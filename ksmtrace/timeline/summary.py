@@ -184,6 +184,10 @@ class _Summariser:
             census_pages=census.num_rows,
         )
         self._processes: dict[int, ProcessSummary] = {}
+        # The scan that was under way when the recording began, if one was.
+        self._before_any = Scan()
+        self._scans = [self._before_any]
+        self._scan_begins = [0]
         self._classifier = MergeClassifier(
             first_sight_known="first_sight" not in source.fields_unknown
             and checksum_comes_first(manifest["kernel"]),
@@ -208,6 +212,8 @@ class _Summariser:
                 self._count(batch)
                 self._merges(self._classifier.feed(batch), batch)
             self._merges(self._classifier.finish(), None)
+        claimed = self._before_any.end_ns is not None
+        summary.scans = self._scans if claimed else self._scans[1:]
         self._add_counters()
         self._name_processes()
         summary.processes = sorted(
@@ -233,28 +239,34 @@ class _Summariser:
             )
         for row in batch[of_kind(batch, KSM_START_SCAN, KSM_STOP_SCAN)]:
             self._scan_border(row)
-        if "ended" not in summary.manifest or summary.ended == "cut":
+        if summary.ended == "cut":
             begin = summary.manifest["clock"]["monotonic_ns"]
             summary.duration_s = (int(batch["ts"][-1]) - begin) / 1e9
 
     def _scan_border(self, row: np.void) -> None:
-        scans = self.summary.scans
         seq, ts = int(row["addr"]), int(row["ts"])
+        last = self._scans[-1]
         if row["kind"] == KSM_START_SCAN.id:
-            scans.append(Scan(seq=seq, start_ns=ts))
+            self._begin_scan(Scan(seq=seq, start_ns=ts), ts)
             return
-        if not scans or scans[-1].end_ns is not None or scans[-1].seq != seq:
-            scans.append(Scan(seq=seq))
-        scans[-1].end_ns = ts
-        scans[-1].rmap_items = int(row["arg"])
+        if last is self._before_any and last.end_ns is None:
+            last.seq = seq
+        elif last.end_ns is not None or last.seq != seq:
+            # Its start was lost: it can have begun when the one before ended.
+            self._begin_scan(Scan(seq=seq), last.end_ns or self._scan_begins[-1])
+        self._scans[-1].end_ns = ts
+        self._scans[-1].rmap_items = int(row["arg"])
+
+    def _begin_scan(self, scan: Scan, begin: int) -> None:
+        self._scans.append(scan)
+        self._scan_begins.append(max(begin, self._scan_begins[-1]))
 
     def _merges(self, merges: ClassifiedMerges, batch: EventBatch | None) -> None:
         zero = batch[of_kind(batch, KSM_MERGE_ONE_PAGE)] if batch is not None else merges.events[:0]
         zero_failed = zero["err"] < 0
         self._failures(KSM_MERGE_ONE_PAGE.name, zero["err"][zero_failed])
         self._failures("ksm_merge_with_ksm_page", merges.events["err"][merges.failed])
-        scans = self.summary.scans
-        starts = np.array([s.start_ns or 0 for s in scans], np.uint64)
+        starts = np.array(self._scan_begins, np.uint64)
         tgids = np.union1d(merges.events["tgid"], zero["tgid"])
         processes = [
             self._processes.setdefault(tgid, ProcessSummary(tgid=tgid)) for tgid in tgids.tolist()
@@ -262,7 +274,7 @@ class _Summariser:
         for tallies, group in (
             ([self.summary.totals], lambda events: np.zeros(len(events), np.intp)),
             (processes, lambda events: np.searchsorted(tgids, events["tgid"])),
-            (scans, lambda events: np.searchsorted(starts, events["ts"], "right") - 1),
+            (self._scans, lambda events: np.searchsorted(starts, events["ts"], "right") - 1),
         ):
             _add(tallies, merges, group(merges.events), zero_failed, group(zero))
 
@@ -284,7 +296,8 @@ class _Summariser:
         saved_pages = [saved for row in host if (saved := _saved(row)) is not None]
         if saved_pages:
             summary.saved_pages_last, summary.saved_pages_peak = saved_pages[-1], max(saved_pages)
-        ends = np.array([s.end_ns or 0 for s in summary.scans], np.uint64)
+        ended = [scan for scan in summary.scans if scan.end_ns is not None]
+        ends = np.array([scan.end_ns for scan in ended], np.uint64)
         saved_before = _saved(host[0])
         for row in host[1:]:
             if row["reason"] != "scan":
@@ -292,7 +305,7 @@ class _Summariser:
             number = int(np.searchsorted(ends, row["ts"], "right")) - 1
             saved = _saved(row)
             if number >= 0 and saved is not None and saved_before is not None:
-                summary.scans[number].pages_saved = saved - saved_before
+                ended[number].pages_saved = saved - saved_before
             saved_before = saved
 
     def _name_processes(self) -> None:

@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.summary import Counters, Scan, Summary
 from ksmtrace.views.text import UNKNOWN, count, errno_name, name, seconds, size
 
@@ -25,13 +26,21 @@ def render_report(summary: Summary) -> RenderableType:
         parts.append(_advisor(summary))
     parts.append(_counters(summary.counters_first, summary.counters_last))
     parts.extend(
-        Text(f"note: {note}", style="yellow") for note in summary.manifest.get("notes", [])
+        Text(clean(f"note: {note}"), style="yellow") for note in summary.manifest.get("notes", [])
     )
     return Group(*parts)
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        collapse_padding=True,
+        padding=(0, 1, 0, 0),
+    )
     for number, column in enumerate(columns):
         table.add_column(
             column, justify="left" if number < left else "right", style=None, no_wrap=True
@@ -44,34 +53,41 @@ def _head(summary: Summary) -> RenderableType:
     lines = Table.grid(padding=(0, 2))
     lines.add_column(style="bold")
     lines.add_column()
-    lines.add_row(
+
+    def line(topic: str, *parts: str | tuple[str, str]) -> None:
+        # A manifest may come from anywhere: its words are shown, never interpreted.
+        harmless = [clean(p) if isinstance(p, str) else (clean(p[0]), p[1]) for p in parts]
+        lines.add_row(topic, Text.assemble(*harmless))
+
+    line(
         "host",
         f"Linux {manifest.get('kernel')}, {manifest.get('cpus')} CPUs,"
         f" {size(manifest.get('memory_bytes'))}",
     )
-    lines.add_row("backend", f"{manifest.get('backend')}: {manifest.get('backend_why')}")
+    line("backend", f"{manifest.get('backend')}: {manifest.get('backend_why')}")
     if manifest.get("command"):
         status = manifest.get("command_status")
-        told = "" if status is None else f", ended with status {status}"
-        lines.add_row("command", name(f"{manifest['command']}{told}"))
-    lines.add_row("lasted", f"{seconds(summary.duration_s)}, {_ended(summary)}")
-    if summary.saved_pages_peak is not None and summary.saved_pages_last is not None:
-        peak, last = (
-            n * summary.page_bytes for n in (summary.saved_pages_peak, summary.saved_pages_last)
+        line(
+            "command",
+            str(manifest["command"]),
+            "" if status is None else f", ended with status {status}",
         )
-        lines.add_row("saved", f"{size(peak)} at most, {size(last)} at the end")
-    events = Text(f"{count(summary.events)}, ")
+    line("lasted", f"{seconds(summary.duration_s)}, ", _ended(summary))
+    if summary.saved_pages_peak is not None and summary.saved_pages_last is not None:
+        peak = summary.saved_pages_peak * summary.page_bytes
+        last = summary.saved_pages_last * summary.page_bytes
+        line("saved", f"{size(peak)} at most, {size(last)} at the end")
     lost = (f"{count(summary.lost)} LOST", "bold red") if summary.lost else ("none lost", "green")
-    lines.add_row("events", events.append(*lost))
+    line("events", f"{count(summary.events)}, ", lost)
     if set_knobs := manifest.get("knobs_set"):
-        lines.add_row("knobs set", ", ".join(f"{k}={v}" for k, v in set_knobs.items()))
+        line("knobs set", ", ".join(f"{k}={v}" for k, v in set_knobs.items()))
     unknown = manifest.get("fields_unknown")
     if unknown:
-        lines.add_row("not known", f"{', '.join(unknown)} (the backend can't see them)")
+        line("not known", f"{', '.join(map(str, unknown))} (the backend can't see them)")
     cpu = summary.ksmd_cpu_s
     if cpu is not None and summary.duration_s:
         share = 100 * cpu / summary.duration_s
-        lines.add_row(
+        line(
             "ksmd CPU",
             f"{seconds(cpu)}: {share:.1f} % of one core,"
             f" {share / manifest.get('cpus', 1):.1f} % of the host",
@@ -79,12 +95,12 @@ def _head(summary: Summary) -> RenderableType:
     return Group(lines, "")
 
 
-def _ended(summary: Summary) -> Text:
+def _ended(summary: Summary) -> str | tuple[str, str]:
     if summary.ended == "cut":
-        return Text("CUT: the recorder was killed", style="bold red")
+        return "CUT: the recorder was killed", "bold red"
     if summary.ended.startswith("error"):
-        return Text(f"ended by an {summary.ended}", style="bold red")
-    return Text(f"ended by {summary.ended}")
+        return f"ended by an {summary.ended}", "bold red"
+    return f"ended by {summary.ended}"
 
 
 def _totals(summary: Summary) -> RenderableType:
@@ -175,7 +191,9 @@ def _processes(summary: Summary) -> RenderableType:
         "profit",
         left=2,
     )
+    # Where there is not room for all, the name gives way, never a number.
     table.columns[1].max_width = 20
+    table.columns[1].no_wrap = False
     for process in shown:
         table.add_row(
             str(process.tgid) if process.tgid else "unknown",

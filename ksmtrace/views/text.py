@@ -6,6 +6,8 @@ import os
 
 from rich.text import Text
 
+from ksmtrace.processes.identity import clean
+
 UNKNOWN = "–"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 
@@ -40,7 +42,7 @@ def seconds(number: float | None) -> str:
 
 def name(text: str | None) -> Text:
     """A process's own words: shown, never interpreted."""
-    return Text(UNKNOWN if text is None else text, no_wrap=True, overflow="ellipsis")
+    return Text(UNKNOWN if text is None else clean(text), no_wrap=True, overflow="ellipsis")
 
 
 def errno_name(number: int) -> str:

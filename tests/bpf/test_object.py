@@ -18,7 +18,7 @@ def clang() -> str:
     """The compiler that the shipped object was made with."""
     for name in (f"clang-{CLANG_MAJOR}", "clang"):
         if shutil.which(name):
-            version = subprocess.run([name, "--version"], capture_output=True, text=True).stdout
+            version = subprocess.check_output([name, "--version"], text=True)
             if f"version {CLANG_MAJOR}." in version:
                 return name
     pytest.fail(f"clang {CLANG_MAJOR} is needed to rebuild the BPF object: scripts/setup dev")

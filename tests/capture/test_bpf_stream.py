@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from support.batches import batch_of, scan_stops
+
+from ksmtrace.capture.bpf_stream import BpfStream, lost_events
+from ksmtrace.events.batch import EventBatch, empty, lost_count
+from ksmtrace.events.registry import LOST
+
+
+@given(st.dictionaries(st.integers(0, 511), st.integers(0, 1 << 40)))
+def test_each_cpus_loss_is_told_once(losses: dict[int, int]) -> None:
+    batch = lost_events(losses)
+    assert lost_count(batch) == sum(losses.values())
+    assert dict(zip(batch["cpu"].tolist(), batch["addr"].tolist(), strict=True)) == {
+        cpu: count for cpu, count in losses.items() if count
+    }
+    assert (batch["kind"] == LOST.id).all()
+    assert (batch["ts"] > 0).all()
+
+
+class FakeRing:
+    def __init__(self, *batches: EventBatch) -> None:
+        self.batches = list(batches)
+
+    def read(self) -> EventBatch:
+        return self.batches.pop(0) if self.batches else empty()
+
+
+def test_the_end_stops_the_programs_first_then_empties_the_ring_then_tells_losses() -> None:
+    ring: Any = FakeRing(batch_of([scan_stops(3, 1)]))
+    order: list[str] = []
+
+    def detach() -> None:
+        order.append("detach")
+        ring.batches.append(batch_of([scan_stops(5, 2)]))
+
+    def losses() -> dict[int, int]:
+        order.append("losses")
+        return {1: 0, 2: 7}
+
+    stream = BpfStream(ring, 0, detach=detach, losses=losses)
+    final = stream.final()
+    assert order == ["detach", "losses"]
+    assert final["addr"].tolist() == [3, 5, 7]
+    assert np.array_equal(final["cpu"], [0, 0, 2])
+    assert not stream.exhausted
