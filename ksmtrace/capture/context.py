@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from ksmtrace.events.batch import EventBatch, of_kind
+from ksmtrace.events.batch import EventBatch, counts_by_kind, of_kind
 from ksmtrace.events.registry import (
     KSM_ENTER,
     KSM_EXIT,
@@ -147,18 +147,21 @@ class Context:
 
     def events(self, batch: EventBatch) -> None:
         """Notice new processes and ended scans in a batch."""
+        counts = counts_by_kind(batch)
         # Removed items are left out: they may be a dead process's.
-        for tgid in _distinct(batch["tgid"][of_kind(batch, *_BY_THE_LIVING)]):
-            if tgid and tgid not in self._known:
-                self._meet(tgid, "enter", time.monotonic_ns())
-        for tgid in batch["tgid"][of_kind(batch, KSM_ENTER)].tolist():
-            if tgid in self._known:
-                self._known[tgid].settled = False
-        for gone in batch[of_kind(batch, KSM_EXIT)]:
-            self._part(int(gone["tgid"]), int(gone["ts"]))
-        stops = batch[of_kind(batch, KSM_STOP_SCAN)]
-        if len(stops):
-            self._scan_ended(int(stops["addr"][-1]))
+        if any(counts[kind.id] for kind in _BY_THE_LIVING):
+            for tgid in _distinct(batch["tgid"][of_kind(batch, *_BY_THE_LIVING)]):
+                if tgid and tgid not in self._known:
+                    self._meet(tgid, "enter", time.monotonic_ns())
+        if counts[KSM_ENTER.id]:
+            for tgid in batch["tgid"][of_kind(batch, KSM_ENTER)].tolist():
+                if tgid in self._known:
+                    self._known[tgid].settled = False
+        if counts[KSM_EXIT.id]:
+            for gone in batch[of_kind(batch, KSM_EXIT)]:
+                self._part(int(gone["tgid"]), int(gone["ts"]))
+        if counts[KSM_STOP_SCAN.id]:
+            self._scan_ended(int(batch["addr"][of_kind(batch, KSM_STOP_SCAN)][-1]))
 
     def lifecycle(self, events: Iterable[LifecycleEvent]) -> None:
         """Follow forks, execs, renames and exits of known processes."""

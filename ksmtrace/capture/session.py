@@ -15,7 +15,7 @@ import numpy as np
 
 from ksmtrace.capture.context import Context
 from ksmtrace.capture.source import EventStream
-from ksmtrace.events.batch import EventBatch, of_kind
+from ksmtrace.events.batch import EventBatch, counts_by_kind, lost_count, of_kind
 from ksmtrace.events.registry import KSM_ADVISOR, KSM_START_SCAN, KSM_STOP_SCAN, LOST
 from ksmtrace.processes.lifecycle import ProcConnector
 
@@ -61,7 +61,6 @@ class Progress:
     events: int = 0
     scans: int = 0
     lost: int = 0
-    first_event: int | None = None
     known_processes: int = 0
 
 
@@ -197,12 +196,12 @@ class Session:
         if self._options.pids is not None:
             wanted = np.isin(batch["tgid"], list(self._options.pids)) | of_kind(batch, *_UNHINDERED)
             batch = batch[wanted]
+        counts = counts_by_kind(batch)
         progress = self.progress
         progress.events += len(batch)
-        progress.scans += int(of_kind(batch, KSM_STOP_SCAN).sum())
-        progress.lost += int(batch["addr"][of_kind(batch, LOST)].sum())
-        if progress.first_event is None and len(batch):
-            progress.first_event = int(batch["ts"][0])
+        progress.scans += int(counts[KSM_STOP_SCAN.id])
+        if counts[LOST.id]:
+            progress.lost += lost_count(batch)
         self._consumer.events(batch)
 
     def _ended(self, busy: bool) -> str | None:

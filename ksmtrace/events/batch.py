@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.events.registry import LOST, SLOTS, EventKind
+from ksmtrace.events.registry import KINDS, LOST, SLOTS, EventKind
 
 EVENT: np.dtype[np.void] = np.dtype([(slot.name, slot.numpy) for slot in SLOTS])
 """One record, little-endian, 56 bytes."""
@@ -34,6 +34,11 @@ def of_kind(batch: EventBatch, *kinds: EventKind) -> npt.NDArray[np.bool_]:
     for kind in kinds[1:]:
         mask |= batch["kind"] == kind.id
     return mask
+
+
+def counts_by_kind(batch: EventBatch) -> npt.NDArray[np.intp]:
+    """How many events of each kind a batch has; index is the kind's id."""
+    return np.bincount(batch["kind"], minlength=len(KINDS) + 1)
 
 
 def lost_count(batch: EventBatch) -> int:

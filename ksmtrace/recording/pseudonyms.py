@@ -20,6 +20,8 @@ import numpy.typing as npt
 
 U64 = npt.NDArray[np.uint64]
 _ROUNDS = 4
+_AT_ONCE = 1 << 13
+"""Numbers permuted together: few enough for a CPU's cache."""
 _BLOCK_BITS = {"pfn": 9, "address": 12}
 _KEPT_BITS = {"pfn": 53, "address": 64}
 
@@ -74,7 +76,8 @@ class Pseudonyms:
         if len(starts) * 2 < len(values):
             lengths = np.diff(np.append(starts, len(values)))
             return np.repeat(self._permute(values[starts], what), lengths)
-        return self._permute(values, what)
+        parts = range(0, len(values), _AT_ONCE)
+        return np.concatenate([self._permute(values[at : at + _AT_ONCE], what) for at in parts])
 
     def _permute(self, values: U64, what: str) -> U64:
         place_bits = np.uint64(_BLOCK_BITS[what])
@@ -85,11 +88,13 @@ class Pseudonyms:
         block = values >> place_bits
         left, right = block >> half, block & half_mask
         for add, multiply in keys[:_ROUNDS]:
-            mixed = (right ^ add) * multiply
+            mixed = right ^ add
+            mixed *= multiply
             mixed ^= mixed >> np.uint64(29)
             mixed *= multiply
             mixed >>= np.uint64(64) - half
-            left, right = right, left ^ mixed
+            mixed ^= left
+            left, right = right, mixed
         block = (left << half) | right
         add, multiply = keys[_ROUNDS]
         mask = ((block ^ add) * multiply) >> (np.uint64(64) - place_bits)

@@ -21,7 +21,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksmtrace.errors import KsmtraceError
-from ksmtrace.events.batch import EventBatch, lost_count
+from ksmtrace.events.batch import EventBatch, counts_by_kind, lost_count
+from ksmtrace.events.registry import LOST
 from ksmtrace.recording.arrow import (
     arrow_schema,
     census_to_arrow,
@@ -90,7 +91,8 @@ class RecordingWriter:
 
     def events(self, batch: EventBatch) -> None:
         """Take a batch; it reaches the disk within half a second if `flush_if_due` is called."""
-        self.manifest["lost"] += lost_count(batch)
+        if counts_by_kind(batch)[LOST.id]:
+            self.manifest["lost"] += lost_count(batch)
         self._batches.append(batch)
         self._buffered += len(batch)
         if self._buffered >= _BUFFERED_EVENTS:

@@ -143,7 +143,7 @@ def test_it_ends_by_its_number_of_scans() -> None:
 def test_it_ends_with_its_source() -> None:
     ended, progress = run(FakeStream([batch_of([scan_stops(0, 7)])], ends=True), Options())
     assert ended == "source"
-    assert (progress.events, progress.scans, progress.first_event) == (1, 1, 7)
+    assert (progress.events, progress.scans) == (1, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -210,7 +210,7 @@ def test_a_filter_keeps_the_chosen_processes_scans_decisions_and_losses(where: l
     _, progress = run(FakeStream(pieces, ends=True), options, consumer=consumer, context=context)
     assert consumer.all["ts"].tolist() == [1, 3, 6, 7, 8, 9]
     assert progress.events == 6
-    assert (progress.scans, progress.lost, progress.first_event) == (1, 5, 1)
+    assert (progress.scans, progress.lost) == (1, 5)
     assert np.array_equal(concatenate(context.seen), batch_of(ROWS))
 
 
