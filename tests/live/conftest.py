@@ -21,7 +21,7 @@ from ksmtrace.lab.stepper import Stepper, parked
 from ksmtrace.processes.registered import registered_tgids
 
 KSMTRACE = Path(sys.executable).parent / "ksmtrace"
-_LOCK = Path("/run/lock/ksmtrace-tests.lock")
+_LOCK = Path("/run/ksmtrace-tests.lock")
 
 
 def host_obstacle() -> str | None:
