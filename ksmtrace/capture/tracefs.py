@@ -28,6 +28,7 @@ from ksmtrace.processes.registered import registered_tgids
 _PREFIX = "ksmtrace-"
 _NAMES = tuple(kind.name for kind in TRACEPOINTS)
 _MOST_PAGES = 1024
+_LEAST_KIB = 1024
 
 
 class TracefsSource:
@@ -67,7 +68,8 @@ class TracefsSource:
         with _instance(mounted) as folder:
             try:
                 (folder / "trace_clock").write_text("mono")
-                kib = max(ring_bytes // 1024 // host.CPUS, 64)
+                # ksmd is on one CPU at a time: each needs room for a burst.
+                kib = max(ring_bytes // 1024 // host.CPUS, _LEAST_KIB)
                 (folder / "buffer_size_kb").write_text(str(kib))
                 stream = TracefsStream(folder, registered)
             except OSError as error:
