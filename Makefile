@@ -17,7 +17,7 @@ help:	## say what there is
 
 .PHONY: demo
 demo: .venv/.set-up-use	## set up, trace the real ksmd on a small workload, report
-	@$(PY) -m ksmtrace.lab.demo
+	@$(PY) -m ksmtrace.cli.demo
 
 .PHONY: test
 test: .venv/.set-up-dev	## set up, then lint, types and all tests, live ones where possible
@@ -27,7 +27,7 @@ test: .venv/.set-up-dev	## set up, then lint, types and all tests, live ones whe
 
 .PHONY: bpf
 bpf: .venv/.set-up-dev	## build the BPF object, the event header and the generated docs
-	@$(PY) -m ksmtrace.generate
+	@$(PY) scripts/generate.py
 	$(CLANG) $(BPF_CFLAGS) -c bpf/ksm.bpf.c -o bpf/ksm.bpf.o
 	$(LLVM_STRIP) -g bpf/ksm.bpf.o
 

@@ -14,7 +14,7 @@
 
 struct cpu_state {
 	__u64 lost;	/* not yet told to the reader */
-	__u64 mm;	/* the mm of the last event here ... */
+	__u64 mm;	/* the mm that was last put into the map of owners from here ... */
 	__u64 tgid;	/* ... and its owner: ksmd stays with one mm for many events */
 };
 
@@ -57,20 +57,15 @@ static __always_inline struct event *begin(struct cpu_state *cpu, __u16 kind)
 /* An exiting mm has no owner any more; the one it had is kept in a map. */
 static __always_inline __u32 owner_of(struct cpu_state *cpu, __u64 mm)
 {
-	__u64 owner;
-	__u32 tgid;
+	__u64 owner = mm_owner(mm);
+	__u32 tgid = owner ? task_tgid(owner) : 0;
 
-	if (cpu->mm == mm)
-		return cpu->tgid;
-	owner = mm_owner(mm);
-	tgid = owner ? task_tgid(owner) : 0;
-	if (tgid)
+	if (!tgid)
+		return owner_cached(mm);
+	if (cpu->mm != mm || cpu->tgid != tgid) {
 		remember_owner(mm, tgid);
-	else
-		tgid = owner_cached(mm);
-	if (tgid) {
-		cpu->tgid = tgid;
 		cpu->mm = mm;
+		cpu->tgid = tgid;
 	}
 	return tgid;
 }
@@ -131,6 +126,8 @@ PROGRAM(ksm_enter)
 	owner = mm_owner(mm);
 	if (task_mm(task) == mm) {
 		e->arg = VIA_SELF;
+	} else if (!owner) {
+		tgid = 0;	/* without CONFIG_MEMCG fork and exec can't be told apart */
 	} else if (owner == task) {
 		e->arg = VIA_EXEC;
 	} else {

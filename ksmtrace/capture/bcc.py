@@ -27,7 +27,10 @@ from ksmtrace.kernel.btf import BtfError, struct_layouts
 from ksmtrace.kernel.releases import parse_release
 
 SOURCES = Path(__file__).parent.parent / "bpf"
-_DISTRIBUTION_PACKAGES = (Path("/usr/lib/python3/dist-packages"),)
+_DISTRIBUTION_PACKAGES = (
+    Path("/usr/lib/python3/dist-packages"),
+    *sorted(Path("/usr/lib").glob("python3.*/site-packages")),
+)
 _HEADERS_VARIABLE = "BCC_KERNEL_SOURCE"
 _MODULES = Path("/lib/modules")
 _NAMES = tuple(kind.name for kind in TRACEPOINTS)
@@ -154,7 +157,10 @@ class BccSource:
             obstacles.append(host.tracepoint_obstacle())
         if load_bcc() is None:
             obstacles.append(
-                Obstacle("bcc's Python package can't be imported", "apt install python3-bpfcc")
+                Obstacle(
+                    "bcc's Python package can't be imported",
+                    "install the distribution's (Debian: apt install python3-bpfcc)",
+                )
             )
         if not _has_headers():
             obstacles.append(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from ksmtrace.capture.ring import Ring
-from ksmtrace.events.batch import EVENT, EventBatch, concatenate
+from ksmtrace.events.batch import EVENT, EventBatch
 from ksmtrace.events.registry import LOST
 
 
@@ -44,21 +44,22 @@ class BpfStream:
         self._ring = ring
         self._fd = fd
         self._detach = detach
-        self._losses = losses
+        self._losses: Callable[[], Mapping[int, int]] | None = losses
+        self._stopped = False
 
     def read(self) -> EventBatch:
         """See `EventStream.read`."""
-        return self._ring.read()
+        batch = self._ring.read()
+        if self._stopped and not len(batch) and self._losses is not None:
+            batch = lost_events(self._losses())
+            self._losses = None
+        return batch
 
     def fileno(self) -> int | None:
         """See `EventStream.fileno`."""
         return self._fd
 
-    def final(self) -> EventBatch:
-        """See `EventStream.final`."""
+    def stop(self) -> None:
+        """See `EventStream.stop`."""
         self._detach()
-        batches = []
-        while len(batch := self._ring.read()):
-            batches.append(batch)
-        batches.append(lost_events(self._losses()))
-        return concatenate(batches)
+        self._stopped = True

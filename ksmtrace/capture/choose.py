@@ -6,7 +6,7 @@ import importlib
 from dataclasses import dataclass
 
 from ksmtrace.capture.source import Source
-from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
+from ksmtrace.errors import Exit, KsmtraceError, host_cannot
 
 SOURCES = {"core": "CoreSource", "bcc": "BccSource", "tracefs": "TracefsSource"}
 """Class by module of this package; the module has the source's name and is loaded on demand."""
@@ -21,10 +21,29 @@ def load_source(name: str) -> Source:
 
 @dataclass(frozen=True)
 class Choice:
-    """A source and, in words, why it was taken."""
+    """Sources to try, best first, and in words why those before them were passed over."""
 
-    source: Source
-    why: str
+    candidates: tuple[Source, ...]
+    passed_over: tuple[str, ...] = ()
+    asked_for: bool = False
+
+    @property
+    def source(self) -> Source:
+        """The first to try."""
+        return self.candidates[0]
+
+    @property
+    def why(self) -> str:
+        """Why that one."""
+        if self.asked_for:
+            return "asked for"
+        reasons = f" ({'; '.join(self.passed_over)})" if self.passed_over else ""
+        return f"the best that works here{reasons}"
+
+    def without_first(self, reason: str) -> Choice:
+        """What is left when the first was refused after all."""
+        passed_over = (*self.passed_over, f"{self.source.name}: {reason}")
+        return Choice(self.candidates[1:], passed_over)
 
 
 def choose_source(name: str) -> Choice:
@@ -43,19 +62,16 @@ def choose_source(name: str) -> Choice:
     obstacles = source.check()
     if obstacles:
         raise host_cannot(obstacles, f"trace KSM with the {name} backend")
-    return Choice(source, "asked for")
+    return Choice((source,), asked_for=True)
 
 
 def _best() -> Choice:
-    passed_over: list[tuple[str, list[Obstacle]]] = []
-    for source in map(load_source, SOURCES):
-        obstacles = source.check()
-        if not obstacles:
-            why = "the best that works here"
-            if passed_over:
-                reasons = "; ".join(f"{name}: {found[0].what}" for name, found in passed_over)
-                why = f"{why} ({reasons})"
-            return Choice(source, why)
-        passed_over.append((source.name, obstacles))
-    distinct = list(dict.fromkeys(o for _, found in passed_over for o in found))
-    raise host_cannot(distinct, "trace KSM")
+    obstacles = {source: source.check() for source in map(load_source, SOURCES)}
+    able = [source for source, found in obstacles.items() if not found]
+    if not able:
+        distinct = list(dict.fromkeys(o for found in obstacles.values() for o in found))
+        raise host_cannot(distinct, "trace KSM")
+    before = list(obstacles)[: list(obstacles).index(able[0])]
+    return Choice(
+        tuple(able), tuple(f"{source.name}: {obstacles[source][0].what}" for source in before)
+    )

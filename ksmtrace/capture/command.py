@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import select
 import subprocess
 from collections.abc import Sequence
 
@@ -75,13 +76,18 @@ class Command:
         """Readable once the command has ended."""
         return self._pidfd
 
-    def end(self) -> int | None:
+    def end(self, patience: float = 1.0) -> int | None:
         """Its status, as a shell counts: 128 + n for signal n. None if it is still running.
 
-        One that outlived the recording is left alone.
+        It has `patience` seconds to end, as a Ctrl-C reaches it too; then it is left alone.
         """
+        ended = select.poll()
+        ended.register(self._pidfd, select.POLLIN)
+        ended.poll(1000 * patience)
         status = self._process.poll()
         os.close(self._pidfd)
-        if status is not None and status < 0:
-            return 128 - status
-        return status
+        if status is None:
+            # Otherwise Python would complain about a process that nobody waited for.
+            self._process.returncode = 0
+            return None
+        return 128 - status if status < 0 else status

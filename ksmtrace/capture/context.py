@@ -27,15 +27,14 @@ from ksmtrace.kernel import sysfs
 from ksmtrace.processes.census import census_obstacle, take_census
 from ksmtrace.processes.identity import Identity, all_tgids, identify
 from ksmtrace.processes.lifecycle import LifecycleEvent
-from ksmtrace.processes.regions import Region, read_regions
+from ksmtrace.processes.regions import Region, all_regions, concerns_ksm
 from ksmtrace.processes.registered import is_registered
 
 Job = Iterator[None]
 
 _REST = 20
 """After a reading that took t seconds the next of its kind waits 20 t: at most 5 % of a core."""
-
-
+_REGIONS_AT_ONCE = 256
 _BY_THE_LIVING = (KSM_ENTER, KSM_MERGE_ONE_PAGE, KSM_MERGE_WITH_KSM_PAGE)
 
 
@@ -61,15 +60,22 @@ class _Known:
 
 
 class _Pace:
-    """Keeps one kind of reading below its share of time."""
+    """Keeps one kind of reading below its share of time, and never queued twice."""
 
     def __init__(self) -> None:
         self._ready = 0.0
+        self._queued = False
 
-    def due(self) -> bool:
-        return time.monotonic() >= self._ready
+    def claim(self) -> bool:
+        """Whether a reading may be made now; if so it is under way until `spend` is called."""
+        if self._queued or time.monotonic() < self._ready:
+            return False
+        self._queued = True
+        return True
 
-    def took(self, seconds: float) -> None:
+    def spend(self, seconds: float) -> None:
+        """The reading is done and took that much CPU time."""
+        self._queued = False
         self._ready = time.monotonic() + _REST * seconds
 
 
@@ -82,7 +88,9 @@ def _distinct(values: np.ndarray[Any, np.dtype[np.uint32]]) -> set[int]:
 class Context:
     """Reads the host beside the stream and hands rows to a sink.
 
-    cmdlines: store whole command lines. only: registered processes to look at; None for all.
+    cmdlines: store whole command lines. only: registered processes to look at, None for all.
+    process_ids_match: whether /proc shows the process ids that events carry; if not, nothing is
+    read about processes, rather than about the wrong ones.
     """
 
     def __init__(
@@ -92,16 +100,20 @@ class Context:
         *,
         cmdlines: bool = False,
         only: frozenset[int] | None = None,
+        process_ids_match: bool = True,
     ) -> None:
         self._sink = sink
         self._cmdlines = cmdlines
-        self._only = only
+        self._only = only if process_ids_match else frozenset()
+        self._process_ids_match = process_ids_match
         self._known: dict[int, _Known] = {}
         self._sampler = sampler
         self._jobs: deque[Job] = deque()
         self._host_pace = _Pace()
         self._process_pace = _Pace()
-        self._scans_ended = 0
+        self._search_pace = _Pace()
+        self.search_for_processes = False
+        """Look through /proc at each interval, because nothing tells of forks and exits."""
         census = census_obstacle()
         self.census_note = str(census) if census else None
         """Why no census is taken, or None."""
@@ -114,23 +126,27 @@ class Context:
     def start(self) -> None:
         """Take the first samples; the longer readings are queued."""
         self.sample_host("start")
-        self._jobs.append(self._find_registered())
+        if self._process_ids_match and self._search_pace.claim():
+            self._jobs.append(self._search())
+        self._queue_process_samples("start", None)
+        self.take_census("start")
 
     def finish(self) -> None:
-        """Queue the last samples."""
-        self.sample_host("end")
+        """Queue the last readings, but for the host's counters (`sample_host`)."""
         self._jobs.append(self._sample_processes("end", None))
-        self._jobs.append(self._read_regions(list(self._known)))
+        self._jobs.append(self._read_regions(None))
         self.take_census("end")
 
     def interval(self) -> None:
         """Sample because time has passed."""
         self.sample_host("interval")
-        self._jobs.append(self._sample_processes("interval", None))
+        self._queue_process_samples("interval", None)
+        if self.search_for_processes and self._process_ids_match and self._search_pace.claim():
+            self._jobs.append(self._search())
 
     def take_census(self, reason: str) -> None:
         """Queue a census."""
-        if self.census_note is None:
+        if self.census_note is None and self._process_ids_match:
             self._jobs.append(self._census(reason))
 
     def work(self, seconds: float) -> bool:
@@ -151,7 +167,7 @@ class Context:
         # Removed items are left out: they may be a dead process's.
         if any(counts[kind.id] for kind in _BY_THE_LIVING):
             for tgid in _distinct(batch["tgid"][of_kind(batch, *_BY_THE_LIVING)]):
-                if tgid and tgid not in self._known:
+                if tgid:
                     self._meet(tgid, "enter", time.monotonic_ns())
         if counts[KSM_ENTER.id]:
             for tgid in batch["tgid"][of_kind(batch, KSM_ENTER)].tolist():
@@ -169,7 +185,8 @@ class Context:
             if event.tgid not in self._known:
                 continue
             if event.what == "fork":
-                self._meet(event.child, "fork", event.ts)
+                if is_registered(event.child):
+                    self._meet(event.child, "fork", event.ts)
             elif event.what == "exit":
                 self._part(event.tgid, event.ts)
             else:
@@ -184,29 +201,39 @@ class Context:
         row: dict[str, Any] = {"ts": time.monotonic_ns(), "reason": reason, "seq": seq}
         row |= self._sampler.counters()
         row |= {f"knob_{name}": value for name, value in self._sampler.knobs().items()}
-        self._host_pace.took(time.thread_time() - begin)
+        self._host_pace.spend(time.thread_time() - begin)
         self._sink.table("counters", [row])
 
     def _scan_ended(self, seq: int) -> None:
-        if self._host_pace.due():
+        if self._host_pace.claim():
             self.sample_host("scan", seq)
-        if self._process_pace.due():
-            self._jobs.append(self._sample_processes("scan", seq))
+        if self._queue_process_samples("scan", seq):
             unsettled = [tgid for tgid, known in self._known.items() if not known.settled]
             for tgid in unsettled:
                 self._known[tgid].settled = True
             self._jobs.append(self._read_regions(unsettled))
 
-    def _find_registered(self) -> Job:
-        for tgid in sorted(all_tgids()):
-            if tgid not in self._known and is_registered(tgid):
+    def _queue_process_samples(self, reason: str, seq: int | None) -> bool:
+        claimed = self._process_pace.claim()
+        if claimed:
+            self._jobs.append(self._sample_processes(reason, seq))
+        return claimed
+
+    def _search(self) -> Job:
+        """Find registered processes that nobody told of, and notice those that are gone."""
+        spent = 0.0
+        for tgid in sorted({*all_tgids(), *self._known}):
+            begin = time.thread_time()
+            if tgid in self._known:
+                self._part(tgid, time.monotonic_ns())
+            elif is_registered(tgid):
                 self._meet(tgid, "present", time.monotonic_ns())
+            spent += time.thread_time() - begin
             yield
-        yield from self._sample_processes("start", None)
-        yield from self._census("start") if self.census_note is None else ()
+        self._search_pace.spend(spent)
 
     def _meet(self, tgid: int, what: str, ts: int) -> None:
-        if self._only is not None and tgid not in self._only:
+        if tgid in self._known or (self._only is not None and tgid not in self._only):
             return
         identity = identify(tgid)
         self._known[tgid] = _Known(identity)
@@ -227,25 +254,32 @@ class Context:
         self._sink.table("identities", [{**row, "ts": ts, "what": what, "tgid": tgid}])
 
     def _sample_processes(self, reason: str, seq: int | None) -> Job:
-        begin = time.thread_time()
+        spent = 0.0
         for tgid in list(self._known):
+            begin = time.thread_time()
             values = sysfs.read_ksm_stat(tgid)
             if values:
                 row = {"ts": time.monotonic_ns(), "reason": reason, "seq": seq, "tgid": tgid}
                 self._sink.table("counters", [{**row, **values}])
+            spent += time.thread_time() - begin
             yield
-        self._process_pace.took(time.thread_time() - begin)
+        self._process_pace.spend(spent)
 
-    def _read_regions(self, tgids: list[int]) -> Job:
-        for tgid in tgids:
-            regions = tuple(read_regions(tgid) or ())
+    def _read_regions(self, tgids: list[int] | None) -> Job:
+        """Write what has changed of the regions; tgids: of whom, None for all that are known."""
+        for tgid in list(self._known) if tgids is None else tgids:
+            found = []
+            for number, region in enumerate(all_regions(tgid)):
+                if concerns_ksm(region):
+                    found.append(region)
+                if number % _REGIONS_AT_ONCE == 0:
+                    yield
             known = self._known.get(tgid)
-            if regions and known is not None and regions != known.regions:
+            if found and known is not None and tuple(found) != known.regions:
                 ts = time.monotonic_ns()
-                self._sink.table(
-                    "regions", [{"ts": ts, "tgid": tgid, **asdict(region)} for region in regions]
-                )
-                known.regions = regions
+                rows = [{"ts": ts, "tgid": tgid, **asdict(region)} for region in found]
+                self._sink.table("regions", rows)
+                known.regions = tuple(found)
             yield
 
     def _census(self, reason: str) -> Job:
@@ -254,3 +288,4 @@ class Context:
             for rows in take_census(tgid):
                 self._sink.census(ts, reason, rows)
                 yield
+            yield

@@ -3,43 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
 from ksmtrace.capture.choose import SOURCES, load_source
 from ksmtrace.capture.command import merge_fate_words
 from ksmtrace.events.registry import TRACEPOINTS
 from ksmtrace.kernel import host, sysfs
+from ksmtrace.kernel.diagnosis import Diagnosis, Finding
 from ksmtrace.processes.census import census_obstacle
 from ksmtrace.processes.lifecycle import ProcConnector
-
-State = Literal["yes", "no", "note"]
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One answer. state: yes (works), no (doesn't), note (worth knowing)."""
-
-    topic: str
-    state: State
-    detail: str
-    remedy: str | None = None
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """All answers. can_trace: some backend works."""
-
-    findings: list[Finding]
-    can_trace: bool
-
-    def as_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        return {
-            "kernel": host.kernel_release(),
-            "can_trace": self.can_trace,
-            "findings": [asdict(finding) for finding in self.findings],
-        }
 
 
 def examine() -> Diagnosis:

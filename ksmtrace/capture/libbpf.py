@@ -93,8 +93,6 @@ class BpfObject:
         self._print = _PRINT(self._keep_message)
         lib.libbpf_set_print(self._print)
         self._object = lib.bpf_object__open_file(os.fsencode(path), None)
-        if not self._object:
-            raise self._refused("opened", ctypes.get_errno())
         try:
             self._load(ring_bytes, programs)
         except BaseException:
@@ -103,6 +101,8 @@ class BpfObject:
 
     def _load(self, ring_bytes: int, programs: Collection[str]) -> None:
         lib = self._lib
+        if not self._object:
+            raise self._refused("opened", ctypes.get_errno())
         chosen = []
         program = lib.bpf_object__next_program(self._object, None)
         while program:

@@ -15,10 +15,11 @@ from ksmtrace.capture.command import Command
 from ksmtrace.capture.context import Context
 from ksmtrace.capture.libbpf import struct_size
 from ksmtrace.capture.session import Options, Progress, Session, Signals
-from ksmtrace.errors import KsmtraceError
+from ksmtrace.capture.source import EventStream
+from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel import host, sysfs
 from ksmtrace.kernel.btf import rmap_item_bytes
-from ksmtrace.kernel.knobs import changed
+from ksmtrace.kernel.knobs import changed, recover
 from ksmtrace.processes.lifecycle import ProcConnector
 from ksmtrace.recording.target import Target
 
@@ -47,7 +48,6 @@ class Recorded:
     events: int
     lost: int
     scans: int
-    attach_seconds: float
     command_status: int | None
 
 
@@ -67,16 +67,14 @@ def record(
     from ksmtrace.recording.pseudonyms import Pseudonyms, RawPointers
 
     signals = Signals()
-    source = request.choice.source
     with ExitStack() as stack:
         stack.enter_context(signals.installed())
-        begin = time.monotonic()
-        stream = stack.enter_context(source.open(ring_bytes=request.ring_bytes))
-        attach_seconds = time.monotonic() - begin
+        choice, stream, attach_seconds = _open(stack, request.choice, request.ring_bytes, say)
         # Only now what is slow to import: the events of the meantime wait in the ring.
         from ksmtrace.recording.writer import RecordingWriter
 
-        connector, connector_note = _connect()
+        process_ids_match = host.in_initial_pid_namespace()
+        connector, notes = _connect() if process_ids_match else (None, [_FOREIGN_PROCESS_IDS])
         if connector is not None:
             stack.callback(connector.close)
         sampler = sysfs.HostSampler()
@@ -84,7 +82,7 @@ def record(
         knobs_before = sampler.knobs()
         stack.enter_context(changed(request.knobs))
         namer = RawPointers() if request.raw_pointers else Pseudonyms()
-        writer = RecordingWriter(request.target, _facts(request, knobs_before), namer)
+        writer = RecordingWriter(request.target, _facts(request, choice, knobs_before), namer)
         command: Command | None = None
 
         def launch() -> int:
@@ -93,7 +91,14 @@ def record(
             return command.fileno()
 
         try:
-            context = Context(writer, sampler, cmdlines=request.cmdlines, only=request.options.pids)
+            context = Context(
+                writer,
+                sampler,
+                cmdlines=request.cmdlines,
+                only=request.options.pids,
+                process_ids_match=process_ids_match,
+            )
+            context.search_for_processes = connector is None
             session = Session(
                 stream,
                 writer,
@@ -108,30 +113,61 @@ def record(
             say(f"recording to {request.target.path} (attached in {1000 * attach_seconds:.0f} ms)")
             ended = session.run()
             command_status = command.end() if command else None
-            notes = [note for note in (context.census_note, connector_note) if note]
+            if command and command_status is None:
+                say(f"{request.command[0]} still runs, as process {command.pid}")
+            if context.census_note:
+                notes.append(context.census_note)
             if connector is not None and connector.overruns:
                 notes.append(f"process events were dropped {connector.overruns} times")
-            writer.finish(
-                ended,
-                _final_facts(session.progress, command_status, notes),
-                sealing,
-            )
-        except KsmtraceError as error:
-            writer.abandon(f"error: {error.message}")
-            raise
+            writer.finish(ended, _final_facts(session.progress, command_status, notes), sealing)
         except BaseException as error:
-            writer.abandon(f"error: {type(error).__name__}")
+            words = error.message if isinstance(error, KsmtraceError) else type(error).__name__
+            replaced = writer.abandon(f"error: {words}")
+            if replaced is not None:
+                say(f"the recording that was to be replaced is kept as {replaced}")
             raise
-    progress = session.progress
     return Recorded(
         path=request.target.path,
         ended=ended,
         events=writer.rows["events"],
         lost=int(writer.manifest["lost"]),
-        scans=progress.scans,
-        attach_seconds=attach_seconds,
+        scans=session.progress.scans,
         command_status=command_status,
     )
+
+
+_FOREIGN_PROCESS_IDS = (
+    "this is a container: events carry the host's process ids, so nothing was read about processes"
+)
+
+
+def tidy_up() -> str | None:
+    """Undo what killed runs left behind; returns what in words, or None if there was nothing.
+
+    Raises KsmtraceError for a knob that can't be restored.
+    """
+    from ksmtrace.capture.tracefs import remove_stale_instances
+
+    removed = remove_stale_instances()
+    restored = [f"{name}={value}" for name, value in recover().items()]
+    return " ".join(restored + removed) or None
+
+
+def _open(
+    stack: ExitStack, choice: Choice, ring_bytes: int, say: Callable[[str], None]
+) -> tuple[Choice, EventStream, float]:
+    """Open the first source that the host does not refuse; returns what is left of the choice."""
+    while True:
+        begin = time.monotonic()
+        try:
+            stream = stack.enter_context(choice.source.open(ring_bytes=ring_bytes))
+        except KsmtraceError as error:
+            if error.exit_code != Exit.HOST_CANNOT or len(choice.candidates) == 1:
+                raise
+            choice = choice.without_first(error.message)
+            say(f"backend {choice.source.name}: {choice.why}")
+            continue
+        return choice, stream, time.monotonic() - begin
 
 
 def no_scan_can_end(context: Context) -> bool:
@@ -139,15 +175,15 @@ def no_scan_can_end(context: Context) -> bool:
     return sysfs.read_knob("run") != "1" or not context.known_tgids
 
 
-def _connect() -> tuple[ProcConnector | None, str | None]:
+def _connect() -> tuple[ProcConnector | None, list[str]]:
     try:
-        return ProcConnector(), None
+        return ProcConnector(), []
     except OSError as error:
-        return None, f"no process events ({error.strerror}): names come from /proc alone"
+        return None, [f"no process events ({error.strerror}): /proc is searched at each interval"]
 
 
-def _facts(request: RecordRequest, knobs: dict[str, str]) -> dict[str, object]:
-    source = request.choice.source
+def _facts(request: RecordRequest, choice: Choice, knobs: dict[str, str]) -> dict[str, object]:
+    source = choice.source
     return {
         "ksmtrace": __version__,
         "kernel": host.kernel_release(),
@@ -156,7 +192,7 @@ def _facts(request: RecordRequest, knobs: dict[str, str]) -> dict[str, object]:
         "memory_bytes": host.memory_bytes(),
         "page_bytes": host.PAGE_BYTES,
         "backend": source.name,
-        "backend_why": request.choice.why,
+        "backend_why": choice.why,
         "fields_unknown": list(source.fields_unknown),
         "pseudonyms": not request.raw_pointers,
         "started": datetime.now(UTC).isoformat(timespec="milliseconds"),

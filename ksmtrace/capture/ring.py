@@ -54,18 +54,14 @@ class Ring:
             available = int(busy.argmax())
             if available == 0:
                 return empty()
-        # On CPUs that reorder loads the records must not be read before their headers: taking a
-        # lock is a barrier.
+        # On CPUs that reorder memory accesses the records must not be read before their headers,
+        # nor be freed before they are read: taking a lock is a barrier.
         with self._fence:
             batch = np.empty(available, EVENT)
         np.copyto(batch.view("<u8").reshape(available, _WORDS - 1), records[:available, 1:])
-        self._consumer_position[0] = position + available * _STRIDE
+        with self._fence:
+            self._consumer_position[0] = position + available * _STRIDE
         return batch
-
-    def fill(self) -> float:
-        """How full the ring is, 0 to 1."""
-        used = int(self._producer_position[0]) - int(self._consumer_position[0])
-        return used / (self._mask + 1)
 
     def close(self) -> None:
         """Unmap. Nothing that `read` returned refers to the ring."""

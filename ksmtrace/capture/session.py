@@ -12,11 +12,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from ksmtrace.capture.context import Context
 from ksmtrace.capture.source import EventStream
 from ksmtrace.events.batch import EventBatch, counts_by_kind, lost_count, of_kind
-from ksmtrace.events.registry import KSM_ADVISOR, KSM_START_SCAN, KSM_STOP_SCAN, LOST
+from ksmtrace.events.registry import (
+    INTO_EXISTING,
+    KSM_ADVISOR,
+    KSM_MERGE_WITH_KSM_PAGE,
+    KSM_START_SCAN,
+    KSM_STOP_SCAN,
+    LOST,
+)
 from ksmtrace.processes.lifecycle import ProcConnector
 
 _BUSY_WAIT = 0.02
@@ -81,7 +89,12 @@ class Signals:
     @contextmanager
     def installed(self) -> Iterator[Signals]:
         """Handle the signals while inside."""
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        # What is ignored stays so: nohup, and background jobs of a shell.
+        numbers = [
+            number
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+            if signal.getsignal(number) != signal.SIG_IGN
+        ]
         before = {number: signal.signal(number, self._catch) for number in numbers}
         wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         try:
@@ -92,6 +105,25 @@ class Signals:
                 signal.signal(number, handler)
             os.close(self._read)
             os.close(self._write)
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _wanted(batch: EventBatch, pids: frozenset[int]) -> npt.NDArray[np.bool_]:
+    """Which events concern some processes; halves of a new KSM page stay together."""
+    wanted = np.isin(batch["tgid"], list(pids)) | of_kind(batch, *_UNHINDERED)
+    merges = np.flatnonzero(of_kind(batch, KSM_MERGE_WITH_KSM_PAGE))
+    first, second = batch[merges[:-1]], batch[merges[1:]]
+    pair = ((first["arg"] & INTO_EXISTING) == 0) & ((second["arg"] & INTO_EXISTING) != 0)
+    pair &= (first["err"] == 0) & (first["pfn"] == second["pfn"])
+    either = pair & (wanted[merges[:-1]] | wanted[merges[1:]])
+    wanted[merges[:-1][either]] = True
+    wanted[merges[1:][either]] = True
+    return wanted
 
 
 class Session:
@@ -126,6 +158,7 @@ class Session:
         self._begin = time.monotonic()
         self._launch = launch
         self._command_fd: int | None = None
+        self._in_scan = False
         self._epoll = select.epoll()
         self._epoll.register(signals.fileno(), select.EPOLLIN)
         if (ring := stream.fileno()) is not None:
@@ -139,11 +172,6 @@ class Session:
         """Capture; returns how it ended: a signal's name, duration, scans, command, or nothing."""
         context = self._context
         context.start()
-        while context.work(_SLICE) and not self._signals.caught:
-            self._pump()
-        if self._launch is not None and not self._signals.caught:
-            self._command_fd = self._launch()
-            self._epoll.register(self._command_fd, select.EPOLLIN)
         if self._options.census_interval is None:
             next_census = np.inf
         else:
@@ -164,6 +192,11 @@ class Session:
                 self.progress.known_processes = len(context.known_tgids)
                 self._status(self.progress)
                 next_status = seconds + 0.5
+            if not busy and self._launch is not None:
+                # The first readings are done: what follows is the command's doing.
+                self._command_fd = self._launch()
+                self._launch = None
+                self._epoll.register(self._command_fd, select.EPOLLIN)
             if (ended := self._ended(busy)) is not None:
                 break
             if not busy:
@@ -177,7 +210,12 @@ class Session:
         # A second Ctrl-C gives up the last readings, not the recording.
         while self._context.work(_SLICE) and len(self._signals.caught) == interruptions:
             self._pump()
-        self._take(self._stream.final())
+        # Last, so that the last counters are those that the events led to.
+        self._context.sample_host("end")
+        self._stream.stop()
+        while len(batch := self._stream.read()):
+            self._take(batch)
+            self._consumer.flush_if_due()
         self._epoll.close()
         self.progress.seconds = time.monotonic() - self._begin
 
@@ -186,6 +224,8 @@ class Session:
         self._take(batch)
         if self._connector is not None:
             self._context.lifecycle(self._connector.read())
+            if self._connector.overruns:
+                self._context.search_for_processes = True
         self._consumer.flush_if_due()
         return len(batch)
 
@@ -194,15 +234,21 @@ class Session:
             return
         self._context.events(batch)
         if self._options.pids is not None:
-            wanted = np.isin(batch["tgid"], list(self._options.pids)) | of_kind(batch, *_UNHINDERED)
-            batch = batch[wanted]
+            batch = batch[_wanted(batch, self._options.pids)]
         counts = counts_by_kind(batch)
         progress = self.progress
         progress.events += len(batch)
-        progress.scans += int(counts[KSM_STOP_SCAN.id])
+        if counts[KSM_STOP_SCAN.id] or counts[KSM_START_SCAN.id]:
+            self._count_scans(batch)
         if counts[LOST.id]:
             progress.lost += lost_count(batch)
         self._consumer.events(batch)
+
+    def _count_scans(self, batch: EventBatch) -> None:
+        # A scan that was under way when we came is none of ours.
+        for kind in batch["kind"][of_kind(batch, KSM_START_SCAN, KSM_STOP_SCAN)].tolist():
+            self.progress.scans += int(kind == KSM_STOP_SCAN.id and self._in_scan)
+            self._in_scan = kind == KSM_START_SCAN.id
 
     def _ended(self, busy: bool) -> str | None:
         options, progress = self._options, self.progress
@@ -211,12 +257,12 @@ class Session:
         reasons = {
             "duration": options.duration is not None and progress.seconds >= options.duration,
             "scans": options.scans is not None and progress.scans >= options.scans,
-            "command": self._command_fd is not None
-            and bool(select.select([self._command_fd], [], [], 0)[0]),
+            "command": self._command_fd is not None and _readable(self._command_fd),
             "source": self._stream.exhausted,
         }
         ended = next((reason for reason, holds in reasons.items() if holds), None)
-        if ended is None and options.scans is not None and not busy:
+        waits_for_scans = options.scans is not None and not busy and self._command_fd is None
+        if ended is None and waits_for_scans and options.pids is None:
             return "nothing" if self._nothing_to_wait_for() else None
         return ended
 

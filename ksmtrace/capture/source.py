@@ -26,8 +26,12 @@ class EventStream(Protocol):
         """A descriptor that becomes readable when events ask to be read soon, or None."""
         ...
 
-    def final(self) -> EventBatch:
-        """Stop the producers and return the last events, losses not yet told among them."""
+    def stop(self) -> None:
+        """Stop the producers.
+
+        What came until then is still to be read, until `read` gives nothing; losses that no event
+        could tell of come last.
+        """
         ...
 
 

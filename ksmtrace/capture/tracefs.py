@@ -21,7 +21,7 @@ import numpy.typing as npt
 from ksmtrace.capture.trace_pages import ParsedPages, TraceFormat, parse_format, parse_pages
 from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
 from ksmtrace.events.batch import EventBatch, concatenate, empty, of_kind
-from ksmtrace.events.registry import KSM_ENTER, TRACEPOINTS
+from ksmtrace.events.registry import KSM_ENTER, LOST, TRACEPOINTS
 from ksmtrace.kernel import host
 from ksmtrace.processes.registered import registered_tgids
 
@@ -29,6 +29,7 @@ _PREFIX = "ksmtrace-"
 _NAMES = tuple(kind.name for kind in TRACEPOINTS)
 _MOST_PAGES = 1024
 _LEAST_KIB = 1024
+_END_OF_TIME = (1 << 64) - 1
 
 
 class TracefsSource:
@@ -64,14 +65,13 @@ class TracefsSource:
         if mounted is None:
             raise host_cannot([host.tracefs_obstacle()], "trace KSM with the tracefs backend")
         remove_stale_instances(mounted)
-        registered = frozenset(registered_tgids())
         with _instance(mounted) as folder:
             try:
                 (folder / "trace_clock").write_text("mono")
                 # ksmd is on one CPU at a time: each needs room for a burst.
                 kib = max(ring_bytes // 1024 // host.CPUS, _LEAST_KIB)
                 (folder / "buffer_size_kb").write_text(str(kib))
-                stream = TracefsStream(folder, registered)
+                stream = TracefsStream(folder)
             except OSError as error:
                 raise KsmtraceError(
                     f"tracefs refused: {error.strerror} ({error.filename})",
@@ -87,19 +87,28 @@ class TracefsSource:
 @contextmanager
 def _instance(mounted: Path) -> Iterator[Path]:
     folder = mounted / "instances" / f"{_PREFIX}{os.getpid()}"
-    with contextlib.suppress(FileExistsError):
-        folder.mkdir()
-    lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        folder.mkdir()
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        raise KsmtraceError(
+            f"no tracing instance could be made: {error.strerror} ({folder})",
+            "run as root on the host, or use another backend",
+            Exit.HOST_CANNOT,
+        ) from None
+    try:
         yield folder
     finally:
         os.close(lock)
         folder.rmdir()
 
 
-def remove_stale_instances(mounted: Path) -> list[str]:
+def remove_stale_instances(mounted: Path | None = None) -> list[str]:
     """Remove instances that killed runs left behind; returns their names."""
+    mounted = mounted or host.tracefs()
+    if mounted is None:
+        return []
     removed = []
     for folder in mounted.glob(f"instances/{_PREFIX}*"):
         with contextlib.suppress(OSError):
@@ -118,9 +127,9 @@ class TracefsStream:
 
     exhausted = False
 
-    def __init__(self, folder: Path, registered: frozenset[int]) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._owners = _Owners(registered)
+        self._stopped = False
         self._formats: dict[int, TraceFormat] = {}
         for kind in TRACEPOINTS:
             place = folder / "events" / "ksm" / kind.name
@@ -136,6 +145,8 @@ class TracefsStream:
         }
         self._held = ParsedPages(empty(), np.empty(0, np.int32))
         (folder / "events" / "ksm" / "enable").write_text("1")
+        # Only now: who registers while we look is then in doubt, not wrongly believed to be new.
+        self._owners = _Owners(frozenset(registered_tgids()))
 
     def fileno(self) -> int | None:
         """See `EventStream.fileno`: tracefs is polled."""
@@ -143,15 +154,12 @@ class TracefsStream:
 
     def read(self) -> EventBatch:
         """See `EventStream.read`. Events of the last moment wait for other CPUs' to be compared."""
-        return self._read(time.monotonic_ns())
+        return self._read(_END_OF_TIME if self._stopped else time.monotonic_ns())
 
-    def final(self) -> EventBatch:
-        """See `EventStream.final`."""
+    def stop(self) -> None:
+        """See `EventStream.stop`."""
         (self._folder / "events" / "ksm" / "enable").write_text("0")
-        batches = [self._read(1 << 63)]
-        while len(batches[-1]):
-            batches.append(self._read(1 << 63))
-        return concatenate(batches)
+        self._stopped = True
 
     def _read(self, cutoff: int) -> EventBatch:
         parts = [self._held]
@@ -211,12 +219,16 @@ class _Owners:
 
     def fill(self, events: EventBatch, pids: npt.NDArray[np.int32]) -> None:
         """Write owners into a batch."""
-        # An address of a dead mm is used again: each enter counts from its place on.
+        # An address of a dead mm is used again: each enter counts from its place on. After a loss
+        # an enter may have been missed, so nothing that was known before holds.
         labelled = 0
-        for row in np.flatnonzero(of_kind(events, KSM_ENTER)).tolist():
+        for row in np.flatnonzero(of_kind(events, KSM_ENTER, LOST)).tolist():
             self._label(events[labelled:row])
             labelled = row
-            self._enter(int(events["mm"][row]), int(pids[row]))
+            if events["kind"][row] == LOST.id:
+                self._of_mm.clear()
+            else:
+                self._enter(int(events["mm"][row]), int(pids[row]))
         self._label(events[labelled:])
 
     def _label(self, events: EventBatch) -> None:

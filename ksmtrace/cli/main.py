@@ -86,7 +86,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("ksmtrace: interrupted", file=sys.stderr)
         return Exit.INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):
+            what = f"{error.strerror} ({error.filename})" if error.filename else str(error)
+            print(f"ksmtrace: {what}", file=sys.stderr)
+            return Exit.FAILED
         # The reader of our output has gone, as `head` does; that is no error.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return Exit.OK

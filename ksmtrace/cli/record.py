@@ -69,10 +69,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record; see the module's docstring."""
     from ksmtrace.capture.choose import choose_source
-    from ksmtrace.capture.record import RecordRequest, record
+    from ksmtrace.capture.record import RecordRequest, record, tidy_up
     from ksmtrace.capture.session import Options
     from ksmtrace.cli.status import StatusLine
-    from ksmtrace.kernel.knobs import recover
     from ksmtrace.recording.target import Target
 
     command = _command(args)
@@ -82,9 +81,8 @@ def run(args: argparse.Namespace) -> int:
     target = Target(output, force=args.force)
     choice = choose_source(args.backend)
     _check_pids(args.pid, choice.source.fields_unknown)
-    restored = recover()
-    if restored:
-        _say(f"restored what a killed run had changed: {_assignments(restored)}")
+    if (restored := tidy_up()) is not None:
+        _say(f"restored what a killed run had left: {restored}")
     _say(f"backend {choice.source.name}: {choice.why}")
     _warn_if_idle(knobs)
     line = StatusLine(sys.stderr)
@@ -133,10 +131,6 @@ def _say(words: str) -> None:
     print(f"ksmtrace: {words}", file=sys.stderr, flush=True)
 
 
-def _assignments(knobs: dict[str, str]) -> str:
-    return " ".join(f"{name}={value}" for name, value in knobs.items())
-
-
 def _command(args: argparse.Namespace) -> list[str]:
     import shutil
 
@@ -183,6 +177,8 @@ def _ring_bytes(mebibytes: int) -> int:
 
 
 def _check_pids(pids: list[int] | None, fields_unknown: tuple[str, ...]) -> None:
+    from ksmtrace.kernel.host import in_initial_pid_namespace
+
     if not pids:
         return
     if "tgid" in fields_unknown:
@@ -190,6 +186,12 @@ def _check_pids(pids: list[int] | None, fields_unknown: tuple[str, ...]) -> None
             "--pid needs a backend that knows the owner of a page",
             "use --backend core or --backend bcc",
             Exit.USAGE,
+        )
+    if not in_initial_pid_namespace():
+        raise KsmtraceError(
+            "--pid can't be matched in a container: events carry the host's process ids",
+            "record on the host, or without --pid",
+            Exit.HOST_CANNOT,
         )
     for pid in pids:
         if not Path(f"/proc/{pid}").is_dir():

@@ -21,10 +21,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report; see the module's docstring."""
-    from ksmtrace.replay.source import RecordingSource
+    from ksmtrace.replay.source import RecordingSource, played
     from ksmtrace.timeline.summary import summarise
 
-    summary = summarise(RecordingSource(args.recording))
+    source = RecordingSource(args.recording)
+    summary = summarise(source.recording, played(source))
     if args.json:
         import json
 

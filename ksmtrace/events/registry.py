@@ -10,7 +10,7 @@ ksm_advisor since 6.8 (5088b49730af).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
@@ -69,7 +69,6 @@ class EventKind:
     meaning: str
     note: str = ""
     tracepoint: bool = True
-    wakes_reader: bool = field(default=False)
 
 
 def _fields(**fields: Field) -> Mapping[str, Field]:
@@ -89,10 +88,7 @@ INTO_EXISTING = 1 << 0
 FIRST_SIGHT = 1 << 1
 MAPCOUNT_SHIFT = 8
 
-VIA_UNKNOWN, VIA_SELF, VIA_FORK, VIA_EXEC = range(4)
-VIA_NAMES: Mapping[int, str] = MappingProxyType(
-    {VIA_UNKNOWN: "unknown", VIA_SELF: "madvise or prctl", VIA_FORK: "fork", VIA_EXEC: "exec"}
-)
+VIA_SELF, VIA_FORK, VIA_EXEC = 1, 2, 3
 
 KSM_ENTER = EventKind(
     id=1,
@@ -107,7 +103,6 @@ KSM_ENTER = EventKind(
     meaning="an address space was put on ksmd's list",
     note="For a fork the child has no process id yet: tgid is unknown here and known from the "
     "child's first merge on. Sources without BPF don't know via.",
-    wakes_reader=True,
 )
 KSM_EXIT = EventKind(
     id=2,
@@ -116,7 +111,6 @@ KSM_EXIT = EventKind(
     fields=_fields(mm=_MM, tgid=_TGID),
     meaning="the last user of a listed address space is gone",
     note="Not the pair of ksm_enter: it is missing where ksmd had already dropped the mm.",
-    wakes_reader=True,
 )
 KSM_START_SCAN = EventKind(
     id=3,
@@ -124,7 +118,6 @@ KSM_START_SCAN = EventKind(
     since="6.4",
     fields=_fields(seq=_SEQ, rmap_entries=_RMAP_ENTRIES),
     meaning="a full scan begins",
-    wakes_reader=True,
 )
 KSM_STOP_SCAN = EventKind(
     id=4,
@@ -132,7 +125,6 @@ KSM_STOP_SCAN = EventKind(
     since="6.4",
     fields=_fields(seq=_SEQ, rmap_entries=_RMAP_ENTRIES),
     meaning="a full scan ended; full_scans becomes seq + 1",
-    wakes_reader=True,
 )
 KSM_MERGE_ONE_PAGE = EventKind(
     id=5,
@@ -192,7 +184,6 @@ KSM_ADVISOR = EventKind(
     ),
     meaning="the scan-time advisor chose a new pages_to_scan",
     note="The first after a switch of advisor_mode counts from boot and is wrong.",
-    wakes_reader=True,
 )
 LOST = EventKind(
     id=10,
@@ -203,7 +194,6 @@ LOST = EventKind(
     note="Stands in the stream where the loss ended: after the last event that was kept on that "
     "CPU and before the next one.",
     tracepoint=False,
-    wakes_reader=True,
 )
 
 KINDS: tuple[EventKind, ...] = (
@@ -218,7 +208,6 @@ KINDS: tuple[EventKind, ...] = (
     KSM_ADVISOR,
     LOST,
 )
-BY_NAME: Mapping[str, EventKind] = MappingProxyType({kind.name: kind for kind in KINDS})
 BY_ID: Mapping[int, EventKind] = MappingProxyType({kind.id: kind for kind in KINDS})
 TRACEPOINTS: tuple[EventKind, ...] = tuple(kind for kind in KINDS if kind.tracepoint)
 

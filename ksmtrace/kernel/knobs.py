@@ -12,12 +12,12 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel.host import boot_id
-from ksmtrace.kernel.sysfs import KNOBS_BY_NAME, KSM, read_knob, read_number
+from ksmtrace.kernel.sysfs import KNOBS_BY_NAME, KSM, read_knob
 
 RUN_DIRECTORY = Path("/run/ksmtrace")
 """Cleared at boot, as KSM's knobs are."""
@@ -79,19 +79,34 @@ def _cannot_set(name: str, value: str, error: OSError) -> KsmtraceError:
 
 
 def _restore(values: Mapping[str, str], ksm: Path) -> None:
+    """Put back what can be put back, then raise for what can't."""
+    failures = []
     for name in _in_order(values):
-        value = values[name]
-        if read_knob(name, ksm) == value:
-            continue
         try:
-            _write(name, value, ksm)
-        except KsmtraceError:
-            if not KNOBS_BY_NAME[name].needs_nothing_merged:
-                raise
-            # It could be changed at the start, so nothing was merged then either.
-            running = read_knob("run", ksm) or "0"
+            _restore_one(name, values[name], ksm)
+        except KsmtraceError as error:
+            failures.append(f"{name}={values[name]} ({error.message})")
+    if failures:
+        raise KsmtraceError(
+            f"these knobs could not be restored: {', '.join(failures)}",
+            "write them yourself into /sys/kernel/mm/ksm",
+        )
+
+
+def _restore_one(name: str, value: str, ksm: Path) -> None:
+    if read_knob(name, ksm) == value:
+        return
+    try:
+        _write(name, value, ksm)
+    except KsmtraceError:
+        if not KNOBS_BY_NAME[name].needs_nothing_merged:
+            raise
+        # It could be changed at the start, so nothing was merged then either.
+        running = read_knob("run", ksm) or "0"
+        try:
             _write("run", "2", ksm)
             _write(name, value, ksm)
+        finally:
             _write("run", running, ksm)
 
 
@@ -122,13 +137,12 @@ class _Journal:
 
 @contextmanager
 def _lock(directory: Path) -> Iterator[bool]:
-    """Whether we hold the right to change knobs; it ends with the process, also when killed."""
-    try:
-        directory.mkdir(mode=0o755, exist_ok=True)
-        handle = os.open(directory / "knobs.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError:
-        yield False
-        return
+    """Whether we hold the right to change knobs; it ends with the process, also when killed.
+
+    Raises OSError where there can be no lock.
+    """
+    directory.mkdir(mode=0o755, exist_ok=True)
+    handle = os.open(directory / "knobs.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -141,16 +155,21 @@ def _lock(directory: Path) -> Iterator[bool]:
 
 
 def recover(directory: Path = RUN_DIRECTORY, ksm: Path = KSM) -> dict[str, str]:
-    """Restore what a killed run left changed; returns the restored knobs, {} if there was none."""
+    """Restore what a killed run left changed; returns the restored knobs, {} if there was none.
+
+    Raises KsmtraceError, once, for what can't be restored.
+    """
     journal = _Journal(directory)
-    if not journal.path.exists():
+    if not journal.path.exists() or not os.access(directory, os.W_OK):
         return {}
     with _lock(directory) as ours:
         values = journal.read() if ours else {}
-        if values:
-            _restore(values, ksm)
-        if ours:
-            journal.clear()
+        try:
+            if values:
+                _restore(values, ksm)
+        finally:
+            if ours:
+                journal.clear()
         return values
 
 
@@ -167,30 +186,52 @@ def changed(
         yield
         return
     if not os.access(ksm / "run", os.W_OK):
+        if os.geteuid() == 0:
+            raise KsmtraceError(
+                "KSM's knobs are read-only here",
+                "run on the host, not in a container",
+                Exit.HOST_CANNOT,
+            )
         raise KsmtraceError("changing KSM's knobs needs root", "run with sudo", Exit.HOST_CANNOT)
     recover(directory, ksm)
-    with _lock(directory) as ours:
+    with ExitStack() as stack:
+        before = _values_before(values, ksm)
+        journal = _Journal(directory)
+        try:
+            ours = stack.enter_context(_lock(directory))
+            if ours:
+                journal.write(before)
+        except OSError as error:
+            raise KsmtraceError(
+                f"the journal of changed knobs can't be kept in {directory}: {error.strerror}",
+                "make that folder writable, or record without --set and --run",
+            ) from None
         if not ours:
             raise KsmtraceError(
                 "another ksmtrace run is changing KSM's knobs", "wait until it has ended"
             )
-        before = {}
-        for name, value in values.items():
-            present = read_knob(name, ksm)
-            if present is None:
-                raise _cannot_set(name, value, FileNotFoundError())
-            before[name] = present
-        # Leaving the advisor's mode resets pages_to_scan, so that one is always kept as well.
-        if "advisor_mode" in values and (pages := read_number(ksm / "pages_to_scan")) is not None:
-            before.setdefault("pages_to_scan", str(pages))
-        if before.get("advisor_mode") == "scan-time":
-            before.pop("pages_to_scan", None)
-        journal = _Journal(directory)
-        journal.write(before)
         try:
             for name in _in_order(values):
                 _write(name, values[name], ksm)
             yield
         finally:
-            _restore(before, ksm)
-            journal.clear()
+            try:
+                _restore(before, ksm)
+            finally:
+                journal.clear()
+
+
+def _values_before(values: Mapping[str, str], ksm: Path) -> dict[str, str]:
+    """What must be written to undo `values`."""
+    before = {}
+    for name, value in values.items():
+        present = read_knob(name, ksm)
+        if present is None:
+            raise _cannot_set(name, value, FileNotFoundError())
+        before[name] = present
+    # Leaving the advisor's mode resets pages_to_scan, so that one is always kept as well.
+    if "advisor_mode" in values and (pages := read_knob("pages_to_scan", ksm)) is not None:
+        before.setdefault("pages_to_scan", pages)
+    if before.get("advisor_mode") == "scan-time":
+        before.pop("pages_to_scan", None)
+    return before

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ksmtrace.errors import Obstacle
 from ksmtrace.kernel.host import PAGE_BYTES, capabilities
 from ksmtrace.kernel.sysfs import PROC
-from ksmtrace.processes.regions import read_regions
+from ksmtrace.processes.regions import all_regions
 
 CENSUS: np.dtype[np.void] = np.dtype([("tgid", "<u4"), ("addr", "<u8"), ("pfn", "<u8")])
 """One mapping of a KSM page."""
@@ -24,7 +24,8 @@ CENSUS: np.dtype[np.void] = np.dtype([("tgid", "<u4"), ("addr", "<u8"), ("pfn", 
 _PRESENT = np.uint64(1 << 63)
 _PFN = np.uint64((1 << 55) - 1)
 _KPF_KSM = np.uint64(1 << 21)
-_PAGES_AT_ONCE = 1 << 16
+_PAGES_AT_ONCE = 1 << 12
+_REGIONS_AT_ONCE = 256
 _FLAGS_AT_ONCE = 512
 
 
@@ -61,12 +62,9 @@ def _is_ksm(flags_file: int, frames: npt.NDArray[np.uint64]) -> npt.NDArray[np.b
 def take_census(tgid: int, proc: Path = PROC) -> Iterator[npt.NDArray[np.void]]:
     """The KSM pages that a process maps, in chunks of CENSUS rows, ascending addresses.
 
-    A generator with a bounded step, so that a caller can do other work between chunks. Ends early
-    if the process goes away.
+    Some chunks are empty: each step is bounded, so that a caller can do other work between them.
+    Ends early if the process goes away.
     """
-    regions = read_regions(tgid, proc)
-    if not regions:
-        return
     try:
         pagemap = os.open(proc / str(tgid) / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
@@ -74,9 +72,11 @@ def take_census(tgid: int, proc: Path = PROC) -> Iterator[npt.NDArray[np.void]]:
     try:
         flags_file = os.open(proc / "kpageflags", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            for region in regions:
+            for number, region in enumerate(all_regions(tgid, proc)):
                 if region.may_hold_ksm_pages:
                     yield from _region(tgid, pagemap, flags_file, region.start, region.end)
+                elif number % _REGIONS_AT_ONCE == 0:
+                    yield np.empty(0, CENSUS)
         finally:
             os.close(flags_file)
     finally:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
+
+_PATIENCE_MS = 500
 
 What = Literal["fork", "exec", "comm", "exit"]
 
@@ -52,10 +55,24 @@ class ProcConnector:
         self._marshal = marshal
         self._connector = cn_proc.ProcEventSocket()
         self._connector.bind()
-        self._connector.control(listen=True)
+        self._subscribe(cn_proc)
         self._socket = socket.socket(fileno=os.dup(self._connector.fileno()))
         self.overruns = 0
         """How often the kernel dropped process events because they came too fast."""
+
+    def _subscribe(self, cn_proc: Any) -> None:
+        # pyroute2's own control() waits for an answer that never comes where the kernel ignores
+        # the request: outside the initial namespaces, or without CONFIG_PROC_EVENTS.
+        request = cn_proc.proc_event_control()
+        request["action"] = cn_proc.PROC_CN_MCAST_LISTEN
+        request["idx"], request["val"] = cn_proc.CN_IDX_PROC, cn_proc.CN_VAL_PROC
+        request["len"] = 4
+        self._connector.put(request, cn_proc.NLMSG_DONE, msg_flags=0, msg_seq=0)
+        answer = select.poll()
+        answer.register(self._connector.fileno(), select.POLLIN)
+        if not answer.poll(_PATIENCE_MS):
+            self._connector.close()
+            raise OSError(errno.EOPNOTSUPP, "the kernel does not answer")
 
     def fileno(self) -> int:
         """Readable when there are events."""

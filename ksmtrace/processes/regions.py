@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,12 +27,12 @@ class Region:
         return self.mergeable if self.ksm_bytes is None else self.ksm_bytes > 0
 
 
-def parse_smaps(text: bytes) -> Iterator[Region]:
-    """The mappings of /proc/PID/smaps, in order."""
+def parse_smaps(lines: Iterable[bytes]) -> Iterator[Region]:
+    """The mappings of /proc/PID/smaps, in order. lines: as a file opened in binary mode gives."""
     head: list[bytes] | None = None
     ksm_bytes: int | None = None
-    # The kernel escapes newlines in names, but no other character that splitlines() splits at.
-    for line in text.split(b"\n"):
+    for whole in lines:
+        line = whole.rstrip(b"\n")
         first, _, rest = line.partition(b" ")
         if first == b"KSM:" and rest.strip():
             ksm_bytes = int(rest.split()[0]) * 1024
@@ -52,14 +52,18 @@ def parse_smaps(text: bytes) -> Iterator[Region]:
             ksm_bytes = None
 
 
-def read_regions(tgid: int, proc: Path = PROC) -> list[Region] | None:
-    """Those mappings of a process that ksmd scans or that hold KSM pages.
+def all_regions(tgid: int, proc: Path = PROC) -> Iterator[Region]:
+    """Every mapping of a process, read as the iteration goes on; ends early if it goes away.
 
-    None if the process is gone or may not be read. The kernel walks the page tables for this:
-    about a millisecond a gigabyte.
+    The kernel walks the page tables for this: about a millisecond a gigabyte.
     """
     try:
-        text = (proc / str(tgid) / "smaps").read_bytes()
+        with (proc / str(tgid) / "smaps").open("rb") as lines:
+            yield from parse_smaps(lines)
     except OSError:
-        return None
-    return [r for r in parse_smaps(text) if r.mergeable or r.may_hold_ksm_pages]
+        return
+
+
+def concerns_ksm(region: Region) -> bool:
+    """Whether ksmd scans a mapping or KSM pages lie in it."""
+    return region.mergeable or region.may_hold_ksm_pages

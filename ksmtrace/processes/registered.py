@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ksmtrace.kernel.sysfs import PROC, read_ksm_stat
 from ksmtrace.processes.identity import all_tgids
-from ksmtrace.processes.regions import read_regions
+from ksmtrace.processes.regions import all_regions
 
 
 def is_registered(tgid: int, proc: Path = PROC) -> bool:
@@ -21,7 +21,7 @@ def is_registered(tgid: int, proc: Path = PROC) -> bool:
         return True
     if "ksm_mergeable" in values:
         return False
-    return any(region.mergeable for region in read_regions(tgid, proc) or ())
+    return any(region.mergeable for region in all_regions(tgid, proc))
 
 
 def registered_tgids(proc: Path = PROC) -> list[int]:

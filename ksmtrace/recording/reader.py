@@ -18,6 +18,37 @@ from ksmtrace.recording.schema import FORMAT, MANIFEST, TABLES
 _BATCH_ROWS = 1 << 17
 
 
+_MANIFEST_TYPES: dict[str, Any] = {
+    "kernel": str,
+    "backend": str,
+    "backend_why": str,
+    "clock.monotonic_ns": int,
+    "cpus": int,
+    "page_bytes": int,
+    "memory_bytes": int,
+    "fields_unknown": list,
+    "knobs_set": dict,
+    "ended": str | None,
+    "duration_s": int | float | None,
+    "notes": list | None,
+    "command": str | None,
+}
+"""What views count on; None also stands for a key that is missing."""
+
+
+def _look_up(manifest: dict[str, Any], key: str) -> Any:
+    first, _, rest = key.partition(".")
+    value = manifest.get(first)
+    return _look_up(value, rest) if rest and isinstance(value, dict) else value
+
+
+def _same_type(stored: pa.DataType, wanted: pa.DataType) -> bool:
+    """Whether a column can be read; other tools write a dictionary's values plainly."""
+    if pa.types.is_dictionary(wanted):
+        return bool(stored in (wanted, wanted.value_type))
+    return bool(stored == wanted)
+
+
 def _bad(message: str, hint: str | None = None) -> KsmtraceError:
     return KsmtraceError(message, hint, Exit.BAD_RECORDING)
 
@@ -62,8 +93,10 @@ class StoredRecording:
         try:
             manifest = json.loads(text)
             version = manifest["format"]
-            whole = isinstance(manifest["kernel"], str)
-            whole &= isinstance(manifest["clock"]["monotonic_ns"], int)
+            newer = isinstance(version, int) and version > FORMAT
+            whole = newer or all(
+                isinstance(_look_up(manifest, key), kind) for key, kind in _MANIFEST_TYPES.items()
+            )
         except (ValueError, KeyError, TypeError, RecursionError):
             raise _bad(f"{self.path / MANIFEST} is damaged", "copy the folder again") from None
         if not whole or not isinstance(version, int) or version < 1:
@@ -117,12 +150,14 @@ class StoredRecording:
                 yield batch
 
     def _expect_columns(self, name: str, schema: pa.Schema) -> None:
-        missing = set(arrow_schema(name).names) - set(schema.names)
-        if missing:
-            raise _bad(
-                f"{self.path}: the table {name} has no column {', '.join(sorted(missing))}",
-                "it is foreign or damaged; copy the folder again",
-            )
+        for field in arrow_schema(name):
+            index = schema.get_field_index(field.name)
+            if index < 0 or not _same_type(schema.field(index).type, field.type):
+                what = "no" if index < 0 else f"{schema.field(index).type} in its"
+                raise _bad(
+                    f"{self.path}: the table {name} has {what} column {field.name}",
+                    "it is foreign or damaged; copy the folder again",
+                )
 
     def table(self, name: str) -> pa.Table:
         """A whole table. Raises KeyError for a name that is none."""

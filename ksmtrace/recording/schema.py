@@ -16,7 +16,6 @@ from ksmtrace.kernel.sysfs import COUNTERS, KNOBS
 FORMAT = 1
 """Raised when a reader of the format before could misread a recording."""
 
-SUFFIX = ".ksm"
 MANIFEST = "manifest.json"
 
 

@@ -23,6 +23,14 @@ def _invoking_user() -> tuple[int, int] | None:
         return None
 
 
+def give_to_user(path: Path) -> None:
+    """Under sudo, make a file the property of the user who called it."""
+    user = _invoking_user()
+    if user is not None:
+        with contextlib.suppress(OSError):
+            os.chown(path, *user, follow_symlinks=False)
+
+
 @contextlib.contextmanager
 def private_files() -> Iterator[None]:
     """Files made inside are for their owner alone, whatever the process's umask is."""
@@ -50,7 +58,7 @@ class Target:
                 f"{path} can't be a recording's name: {error.strerror}", "choose another with -o"
             ) from None
         if present:
-            if not (self.path / MANIFEST).is_file():
+            if not os.access(self.path / MANIFEST, os.F_OK):
                 raise KsmtraceError(
                     f"{path} exists and is not a recording", "choose another name with -o"
                 )
@@ -76,8 +84,9 @@ class Target:
         """Give the hidden folder its name; what it replaces steps aside."""
         assert self._hidden is not None
         if self.path.exists():
-            self._replaced = self.path.with_name(f".{self.path.name}.replaced")
-            shutil.rmtree(self._replaced, ignore_errors=True)
+            self._replaced = Path(
+                tempfile.mkdtemp(prefix=f".{self.path.name}.replaced-", dir=self.path.parent)
+            )
             self.path.rename(self._replaced)
         self._hidden.rename(self.path)
         self._hidden = None
@@ -89,16 +98,13 @@ class Target:
         if self._replaced is not None:
             shutil.rmtree(self._replaced, ignore_errors=True)
 
-    def leave(self) -> None:
-        """The recording ended early: what it was to replace stays beside it."""
+    def leave(self) -> Path | None:
+        """The recording ended early; returns where that is which it was to replace, if it was."""
         self._give_to_user()
         if self._hidden is not None:
             shutil.rmtree(self._hidden, ignore_errors=True)
+        return self._replaced
 
     def _give_to_user(self) -> None:
-        user = _invoking_user()
-        if user is None:
-            return
         for path in (self.path, *self.path.glob("*")):
-            with contextlib.suppress(OSError):
-                os.chown(path, *user, follow_symlinks=False)
+            give_to_user(path)

@@ -32,7 +32,7 @@ from ksmtrace.recording.arrow import (
 )
 from ksmtrace.recording.pseudonyms import Namer
 from ksmtrace.recording.schema import FORMAT, MANIFEST, TABLES
-from ksmtrace.recording.target import Target, private_files
+from ksmtrace.recording.target import Target, give_to_user, private_files
 
 _BUFFERED_EVENTS = 1 << 17
 _BUFFERED_ROWS = 1 << 12
@@ -73,6 +73,14 @@ class RecordingWriter:
         self.rows = dict.fromkeys(TABLES, 0)
         self._files: dict[str, pa.OSFile] = {}
         self._streams: dict[str, pa.RecordBatchStreamWriter] = {}
+        self._broken = False
+        try:
+            self._begin(target)
+        except BaseException:
+            target.leave()
+            raise
+
+    def _begin(self, target: Target) -> None:
         with self._disk_errors():
             folder = target.begin()
             for name in TABLES:
@@ -156,24 +164,32 @@ class RecordingWriter:
             total = sum(self.rows.values()) or 1
             done = 0
             for name in TABLES:
-                for rows in seal_table(self.folder, name):
-                    done += rows
-                    progress(done / total)
+                try:
+                    for rows in seal_table(self.folder, name):
+                        done += rows
+                        progress(done / total)
+                except BaseException:
+                    (self.folder / f"{name}.parquet.new").unlink(missing_ok=True)
+                    raise
                 self.manifest["tables"][name]["rows"] = self.rows[name]
             self.manifest["sealed"] = True
             write_manifest(self.folder, self.manifest)
         self._target.done()
 
-    def abandon(self, ended: str) -> None:
-        """End without sealing, after an error: keep what is there and, if possible, say why."""
+    def abandon(self, ended: str) -> Path | None:
+        """End without sealing, after an error: keep what is there and, if possible, say why.
+
+        Returns where the recording is that this one was to replace, if it was.
+        """
         with contextlib.suppress(OSError, KsmtraceError, pa.ArrowInvalid):
-            self._flush_all()
-        with contextlib.suppress(OSError, KsmtraceError, pa.ArrowInvalid):
-            self._close_streams()
+            # Behind a half-written message nothing could be read any more.
+            if not self._broken:
+                self._flush_all()
+                self._close_streams()
         self.manifest["ended"] = ended
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), private_files():
             write_manifest(self.folder, self.manifest)
-        self._target.leave()
+        return self._target.leave()
 
     def _close_streams(self) -> None:
         with self._disk_errors():
@@ -188,6 +204,7 @@ class RecordingWriter:
             with private_files():
                 yield
         except OSError as error:
+            self._broken = True
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise KsmtraceError(
                     f"no space left for {self._target.path}",
@@ -234,5 +251,6 @@ def seal_table(folder: Path, name: str) -> Iterator[int]:
         if rows:
             writer.write_table(pa.Table.from_batches(waiting))
             yield rows
+    give_to_user(fresh)
     fresh.replace(folder / f"{name}.parquet")
     source.unlink()

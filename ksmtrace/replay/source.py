@@ -31,9 +31,8 @@ class RecordingStream:
         """See `EventStream.fileno`: there is nothing to wait for."""
         return None
 
-    def final(self) -> EventBatch:
-        """See `EventStream.final`: what was not read is given up."""
-        return empty()
+    def stop(self) -> None:
+        """See `EventStream.stop`: nothing produces here."""
 
 
 class RecordingSource:
@@ -41,11 +40,10 @@ class RecordingSource:
 
     name: ClassVar[str] = "recording"
     summary: ClassVar[str] = "a recording made before"
-    fields_unknown: tuple[str, ...]
 
     def __init__(self, path: Path | str) -> None:
         self.recording = StoredRecording(path)
-        self.fields_unknown = tuple(self.recording.manifest.get("fields_unknown", ()))
+        self.fields_unknown = tuple(self.recording.manifest["fields_unknown"])
 
     def check(self) -> list[Obstacle]:
         """See `Source.check`: a damaged table is an obstacle."""
@@ -60,3 +58,10 @@ class RecordingSource:
     def open(self, *, ring_bytes: int = 0) -> Iterator[RecordingStream]:  # noqa: ARG002 the protocol's
         """See `Source.open`; a recording needs no ring."""
         yield RecordingStream(self.recording.event_batches())
+
+
+def played(source: RecordingSource) -> Iterator[EventBatch]:
+    """All batches of a recording, from the first to the last."""
+    with source.open() as stream:
+        while not stream.exhausted:
+            yield stream.read()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow.compute as pc
 
 from ksmtrace.events.batch import EventBatch, lost_count, of_kind
 from ksmtrace.events.registry import (
@@ -20,7 +21,7 @@ from ksmtrace.events.registry import (
 )
 from ksmtrace.kernel.releases import checksum_comes_first
 from ksmtrace.kernel.sysfs import COUNTERS
-from ksmtrace.replay.source import RecordingSource
+from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.timeline.merges import ClassifiedMerges, MergeClassifier
 
 Counters = dict[str, int | None]
@@ -108,6 +109,7 @@ class Summary:
     counters_first: Counters = field(default_factory=dict)
     counters_last: Counters = field(default_factory=dict)
     census_pages: int = 0
+    sampled_s: float = 0.0
     saved_pages_last: int | None = None
     saved_pages_peak: int | None = None
 
@@ -122,10 +124,20 @@ class Summary:
         first, last = (c.get("ksmd_cpu_ns") for c in (self.counters_first, self.counters_last))
         return (last - first) / 1e9 if first is not None and last is not None else None
 
+    @property
+    def ksmd_percent_of_one_core(self) -> float | None:
+        """Ksmd's share of one core between the first and the last sample."""
+        cpu = self.ksmd_cpu_s
+        return 100 * cpu / self.sampled_s if cpu is not None and self.sampled_s else None
+
+    @property
+    def ksmd_percent_of_host(self) -> float | None:
+        """Ksmd's share of all cores between the first and the last sample."""
+        share = self.ksmd_percent_of_one_core
+        return None if share is None else share / max(1, self.manifest["cpus"])
+
     def as_dict(self) -> dict[str, Any]:
         """As JSON has it; units are in the names."""
-        cpu = self.ksmd_cpu_s
-        share = 100 * cpu / self.duration_s if cpu is not None and self.duration_s else None
         return {
             **{
                 key: self.manifest.get(key)
@@ -151,28 +163,30 @@ class Summary:
             ],
             "advisor": self.advisor,
             "ksmd": {
-                "cpu_s": cpu,
-                "percent_of_one_core": share,
-                "percent_of_host": share / self.manifest.get("cpus", 1) if share else share,
+                "cpu_s": self.ksmd_cpu_s,
+                "percent_of_one_core": self.ksmd_percent_of_one_core,
+                "percent_of_host": self.ksmd_percent_of_host,
             },
             "counters_first": self.counters_first,
             "counters_last": self.counters_last,
             "census_pages": self.census_pages,
             "knobs": self.manifest.get("knobs", {}),
             "knobs_set": self.manifest.get("knobs_set", {}),
-            "notes": self.manifest.get("notes", []),
+            "only_pids": self.manifest.get("only_pids"),
+            "notes": self.manifest.get("notes") or [],
         }
 
 
-def summarise(source: RecordingSource) -> Summary:
-    """Sum a recording up. Raises KsmtraceError (exit code 4) where a table is damaged."""
-    return _Summariser(source).run()
+def summarise(recording: StoredRecording, batches: Iterable[EventBatch]) -> Summary:
+    """Sum a recording up. batches: its events, in any batching.
+
+    Raises KsmtraceError (exit code 4) where a table is damaged.
+    """
+    return _Summariser(recording).run(batches)
 
 
 class _Summariser:
-    def __init__(self, source: RecordingSource) -> None:
-        recording = source.recording
-        self._source = source
+    def __init__(self, recording: StoredRecording) -> None:
         self._counters = recording.table("counters").to_pylist()
         self._identities = recording.table("identities").to_pylist()
         census = recording.table("census")
@@ -183,13 +197,14 @@ class _Summariser:
             duration_s=manifest.get("duration_s") or 0.0,
             census_pages=census.num_rows,
         )
+        self._ended_early = manifest.get("duration_s") is None
         self._processes: dict[int, ProcessSummary] = {}
         # The scan that was under way when the recording began, if one was.
         self._before_any = Scan()
         self._scans = [self._before_any]
         self._scan_begins = [0]
         self._classifier = MergeClassifier(
-            first_sight_known="first_sight" not in source.fields_unknown
+            first_sight_known="first_sight" not in manifest["fields_unknown"]
             and checksum_comes_first(manifest["kernel"]),
             preexisting=self._preexisting(census),
         )
@@ -200,18 +215,16 @@ class _Summariser:
             return np.empty(0, np.uint64)
         if not census.num_rows:
             return None
-        start = np.array(census["reason"].to_pylist()) == "start"
-        frames: npt.NDArray[np.uint64] = np.unique(census["pfn"].to_numpy()[start])
+        at_start = census.filter(pc.equal(census["reason"], "start"))
+        frames: npt.NDArray[np.uint64] = np.unique(at_start["pfn"].to_numpy())
         return frames
 
-    def run(self) -> Summary:
+    def run(self, batches: Iterable[EventBatch]) -> Summary:
         summary = self.summary
-        with self._source.open() as stream:
-            while not stream.exhausted:
-                batch = stream.read()
-                self._count(batch)
-                self._merges(self._classifier.feed(batch), batch)
-            self._merges(self._classifier.finish(), None)
+        for batch in batches:
+            self._count(batch)
+            self._merges(self._classifier.feed(batch), batch)
+        self._merges(self._classifier.finish(), None)
         claimed = self._before_any.end_ns is not None
         summary.scans = self._scans if claimed else self._scans[1:]
         self._add_counters()
@@ -239,9 +252,9 @@ class _Summariser:
             )
         for row in batch[of_kind(batch, KSM_START_SCAN, KSM_STOP_SCAN)]:
             self._scan_border(row)
-        if summary.ended == "cut":
+        if self._ended_early:
             begin = summary.manifest["clock"]["monotonic_ns"]
-            summary.duration_s = (int(batch["ts"][-1]) - begin) / 1e9
+            summary.duration_s = max(summary.duration_s, (int(batch["ts"][-1]) - begin) / 1e9)
 
     def _scan_border(self, row: np.void) -> None:
         seq, ts = int(row["addr"]), int(row["ts"])
@@ -291,8 +304,9 @@ class _Summariser:
             return
         summary.counters_first = {name: host[0][name] for name in names}
         summary.counters_last = {name: host[-1][name] for name in names}
-        if not summary.duration_s:
-            summary.duration_s = (host[-1]["ts"] - host[0]["ts"]) / 1e9
+        summary.sampled_s = (host[-1]["ts"] - host[0]["ts"]) / 1e9
+        if self._ended_early:
+            summary.duration_s = max(summary.duration_s, summary.sampled_s)
         saved_pages = [saved for row in host if (saved := _saved(row)) is not None]
         if saved_pages:
             summary.saved_pages_last, summary.saved_pages_peak = saved_pages[-1], max(saved_pages)

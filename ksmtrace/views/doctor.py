@@ -6,7 +6,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ksmtrace.capture.doctor import Diagnosis
+from ksmtrace.kernel.diagnosis import Diagnosis
 
 _STATES = {"yes": ("yes", "green"), "no": ("no", "bold red"), "note": ("note", "yellow")}
 

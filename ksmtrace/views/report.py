@@ -26,7 +26,7 @@ def render_report(summary: Summary) -> RenderableType:
         parts.append(_advisor(summary))
     parts.append(_counters(summary.counters_first, summary.counters_last))
     parts.extend(
-        Text(clean(f"note: {note}"), style="yellow") for note in summary.manifest.get("notes", [])
+        Text(clean(f"note: {note}"), style="yellow") for note in summary.manifest.get("notes") or []
     )
     return Group(*parts)
 
@@ -84,14 +84,14 @@ def _head(summary: Summary) -> RenderableType:
     unknown = manifest.get("fields_unknown")
     if unknown:
         line("not known", f"{', '.join(map(str, unknown))} (the backend can't see them)")
-    cpu = summary.ksmd_cpu_s
-    if cpu is not None and summary.duration_s:
-        share = 100 * cpu / summary.duration_s
+    if summary.ksmd_percent_of_one_core is not None:
         line(
             "ksmd CPU",
-            f"{seconds(cpu)}: {share:.1f} % of one core,"
-            f" {share / manifest.get('cpus', 1):.1f} % of the host",
+            f"{seconds(summary.ksmd_cpu_s)}: {summary.ksmd_percent_of_one_core:.1f} % of one core,"
+            f" {summary.ksmd_percent_of_host:.1f} % of the host",
         )
+    if manifest.get("only_pids"):
+        line("only", f"process {', '.join(map(str, manifest['only_pids']))} (--pid)")
     return Group(lines, "")
 
 

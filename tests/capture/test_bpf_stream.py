@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from support.batches import batch_of, scan_stops
 
 from ksmtrace.capture.bpf_stream import BpfStream, lost_events
-from ksmtrace.events.batch import EventBatch, empty, lost_count
+from ksmtrace.events.batch import EventBatch, concatenate, empty, lost_count
 from ksmtrace.events.registry import LOST
 
 
@@ -44,7 +44,11 @@ def test_the_end_stops_the_programs_first_then_empties_the_ring_then_tells_losse
         return {1: 0, 2: 7}
 
     stream = BpfStream(ring, 0, detach=detach, losses=losses)
-    final = stream.final()
+    stream.stop()
+    batches = []
+    while len(batch := stream.read()):
+        batches.append(batch)
+    final = concatenate(batches)
     assert order == ["detach", "losses"]
     assert final["addr"].tolist() == [3, 5, 7]
     assert np.array_equal(final["cpu"], [0, 0, 2])

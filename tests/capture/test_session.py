@@ -35,7 +35,8 @@ class FakeStream:
     ) -> None:
         self._batches = list(batches)
         self._ends = ends
-        self._last = empty() if last is None else last
+        self._last = last
+        self._stopped = False
         self._on_read = on_read
         self.reads = 0
         self.exhausted = False
@@ -43,16 +44,19 @@ class FakeStream:
     def read(self) -> EventBatch:
         self.reads += 1
         self._on_read(self.reads)
-        if self._batches:
+        if self._batches and not self._stopped:
             return self._batches.pop(0)
+        if self._stopped and self._last is not None:
+            last, self._last = self._last, None
+            return last
         self.exhausted = self._ends
         return empty()
 
     def fileno(self) -> int | None:
         return None
 
-    def final(self) -> EventBatch:
-        return self._last
+    def stop(self) -> None:
+        self._stopped = True
 
 
 class FakeConsumer:
@@ -94,6 +98,9 @@ class FakeContext:
 
     def take_census(self, reason: str) -> None:
         self.calls.append(f"census {reason}")
+
+    def sample_host(self, reason: str) -> None:
+        self.calls.append(f"host {reason}")
 
     def work(self, _seconds: float) -> bool:
         if self._jobs:
@@ -141,9 +148,11 @@ def test_it_ends_by_its_number_of_scans() -> None:
 
 
 def test_it_ends_with_its_source() -> None:
-    ended, progress = run(FakeStream([batch_of([scan_stops(0, 7)])], ends=True), Options())
+    rows = [scan_stops(0, 5), scan_starts(1, 7), scan_stops(1, 11)]
+    ended, progress = run(FakeStream([batch_of(rows)], ends=True), Options())
     assert ended == "source"
-    assert (progress.events, progress.scans) == (1, 1)
+    # The first stop ended a scan that was under way before: it is none of the recorded ones.
+    assert (progress.events, progress.scans) == (3, 1)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
@@ -178,7 +187,7 @@ def test_it_ends_with_its_command_which_starts_after_the_first_samples() -> None
     ended, _ = run(FakeStream(), Options(), context=context, launch=launch)
     os.close(reading)
     assert ended == "command"
-    assert context.calls == ["start", "launch", "finish"]
+    assert context.calls == ["start", "launch", "finish", "host end"]
 
 
 def test_it_ends_where_no_scan_can_ever_end() -> None:
@@ -232,7 +241,7 @@ def test_events_are_taken_while_long_readings_go_on() -> None:
     context = FakeContext(jobs=7)
     with pytest.raises(PermissionError):  # /dev/null can't be waited for
         run(FakeStream(batches), Options(), consumer=consumer, context=context, launch=launch)
-    assert seen == [6]
+    assert seen == [7]
 
 
 def test_samples_are_taken_at_their_intervals() -> None:
@@ -241,7 +250,7 @@ def test_samples_are_taken_at_their_intervals() -> None:
     run(FakeStream(), options, context=context)
     assert 1 <= context.calls.count("interval") <= 6
     assert 1 <= context.calls.count("census interval") <= 2
-    assert (context.calls[0], context.calls[-1]) == ("start", "finish")
+    assert (context.calls[0], context.calls[-1]) == ("start", "host end")
 
 
 def test_the_status_is_told_with_the_known_processes() -> None:

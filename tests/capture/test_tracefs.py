@@ -13,7 +13,7 @@ from support.batches import Row, batch_of, event
 
 from ksmtrace.capture import tracefs
 from ksmtrace.capture.tracefs import TracefsStream, _Owners, remove_stale_instances
-from ksmtrace.events.batch import EventBatch
+from ksmtrace.events.batch import EventBatch, concatenate
 from ksmtrace.events.registry import KSM_ENTER, KSM_MERGE_WITH_KSM_PAGE, KSM_REMOVE_RMAP_ITEM
 
 A, B, C = 0xA000, 0xB000, 0xC000
@@ -156,14 +156,27 @@ def times_of(batch: EventBatch) -> list[int]:
     return listed
 
 
+def rest_of(stream: TracefsStream) -> EventBatch:
+    stream.stop()
+    batches = []
+    while len(batch := stream.read()):
+        batches.append(batch)
+    return concatenate(batches)
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracefs, "registered_tgids", list)
+
+
 def test_the_buffers_of_all_cpus_are_merged_by_time(tmp_path: Path) -> None:
     folder = make_instance(tmp_path, {0: [[101, 107], [113]], 11: [[103, 109, 127]], 3: []})
-    stream = TracefsStream(folder, frozenset())
+    stream = TracefsStream(folder)
     try:
         assert (folder / "events" / "ksm" / "enable").read_text() == "1"
         assert times_of(stream.read()) == [101, 103, 107, 109, 113, 127]
         assert times_of(stream.read()) == []
-        assert times_of(stream.final()) == []
+        assert times_of(rest_of(stream)) == []
         assert (folder / "events" / "ksm" / "enable").read_text() == "0"
     finally:
         stream.close()
@@ -172,10 +185,10 @@ def test_the_buffers_of_all_cpus_are_merged_by_time(tmp_path: Path) -> None:
 def test_an_event_newer_than_the_read_waits_for_the_next(tmp_path: Path) -> None:
     later = time.monotonic_ns() + 10**15
     folder = make_instance(tmp_path, {0: [[101], [later]], 1: [[103]]})
-    stream = TracefsStream(folder, frozenset())
+    stream = TracefsStream(folder)
     try:
         assert times_of(stream.read()) == [101, 103]
-        assert times_of(stream.final()) == [later]
+        assert times_of(rest_of(stream)) == [later]
     finally:
         stream.close()
 
@@ -186,12 +199,12 @@ def test_nothing_overtakes_what_one_cpu_still_holds(
     monkeypatch.setattr(tracefs, "_MOST_PAGES", 2)
     busy = [[100 + 2 * n] for n in range(7)]
     folder = make_instance(tmp_path, {0: busy, 1: [[101, 111, 131]]})
-    stream = TracefsStream(folder, frozenset())
+    stream = TracefsStream(folder)
     try:
         read: list[int] = []
         for _ in range(5):
             read += times_of(stream.read())
-        read += times_of(stream.final())
+        read += times_of(rest_of(stream))
     finally:
         stream.close()
     assert read == sorted([100, 102, 104, 106, 108, 110, 112, 101, 111, 131])
@@ -202,8 +215,8 @@ def test_final_reads_until_every_buffer_is_empty(
 ) -> None:
     monkeypatch.setattr(tracefs, "_MOST_PAGES", 2)
     folder = make_instance(tmp_path, {0: [[100 + 2 * n] for n in range(7)], 1: [[101], [131]]})
-    stream = TracefsStream(folder, frozenset())
+    stream = TracefsStream(folder)
     try:
-        assert times_of(stream.final()) == [100, 101, 102, 104, 106, 108, 110, 112, 131]
+        assert times_of(rest_of(stream)) == [100, 101, 102, 104, 106, 108, 110, 112, 131]
     finally:
         stream.close()

@@ -12,7 +12,6 @@ from ksmtrace.capture.choose import Choice
 from ksmtrace.capture.record import Recorded, RecordRequest
 from ksmtrace.cli.main import main
 from ksmtrace.errors import Obstacle, host_cannot
-from ksmtrace.kernel import knobs
 
 
 class Fake:
@@ -38,9 +37,9 @@ def nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("this would have begun to trace")
 
     source: Any = Fake()
-    monkeypatch.setattr(choose, "choose_source", lambda _name: Choice(source, "asked for"))
+    monkeypatch.setattr(choose, "choose_source", lambda _name: Choice((source,), asked_for=True))
     monkeypatch.setattr(record, "record", refuse)
-    monkeypatch.setattr(knobs, "recover", dict)
+    monkeypatch.setattr(record, "tidy_up", lambda: None)
 
 
 def ends(*arguments: str) -> int:
@@ -131,7 +130,7 @@ def test_pids_need_a_backend_that_knows_owners(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source: Any = Fake("addr", "tgid")
-    monkeypatch.setattr(choose, "choose_source", lambda _name: Choice(source, "asked for"))
+    monkeypatch.setattr(choose, "choose_source", lambda _name: Choice((source,), asked_for=True))
     assert ends("-o", "a.ksm", "--pid", str(os.getpid())) == 2
     assert "--backend core" in capsys.readouterr().err
 
@@ -144,7 +143,7 @@ def take_requests(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Recor
     def pretend(request: RecordRequest, **_callbacks: object) -> Recorded:
         requests.append(request)
         status = 7 if request.command else None
-        return Recorded(tmp_path / "a.ksm", "duration", 13, lost=5, scans=3, attach_seconds=0.1,
+        return Recorded(tmp_path / "a.ksm", "duration", 13, lost=5, scans=3,
                         command_status=status)  # fmt: skip
 
     monkeypatch.setattr(record, "record", pretend)

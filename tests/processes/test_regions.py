@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ksmtrace.processes.identity import clean
-from ksmtrace.processes.regions import Region, parse_smaps, read_regions
+from ksmtrace.processes.regions import Region, all_regions, concerns_ksm, parse_smaps
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ MAPPINGS = st.builds(
 @given(st.lists(MAPPINGS, max_size=7))
 def test_what_the_kernel_prints_is_read(mappings: list[Mapping]) -> None:
     text = b"".join(mapping.text for mapping in mappings)
-    assert list(parse_smaps(text)) == [mapping.region for mapping in mappings]
+    assert list(parse_smaps(io.BytesIO(text))) == [mapping.region for mapping in mappings]
 
 
 @example(b"/tmp/carriage\rreturn")
@@ -86,20 +87,26 @@ def test_what_the_kernel_prints_is_read(mappings: list[Mapping]) -> None:
 def test_no_file_name_can_break_the_lines(name: bytes) -> None:
     mapping = Mapping(1 << 20, 3, "rw-p", name, ("rd", "mg"), 7)
     following = Mapping(1 << 30, 5, "rw-p", b"[heap]", ("rd",), 0)
-    assert list(parse_smaps(mapping.text + following.text)) == [mapping.region, following.region]
+    assert list(parse_smaps(io.BytesIO(mapping.text + following.text))) == [
+        mapping.region,
+        following.region,
+    ]
 
 
 @pytest.mark.parametrize("flags", [("rd", "mg"), ()])
 def test_a_text_that_ends_early_is_read_as_far_as_it_goes(flags: tuple[str, ...]) -> None:
     whole = Mapping(1 << 20, 3, "rw-p", b"[heap]", flags, 7).text * 2
     for length in range(len(whole)):
-        assert len(list(parse_smaps(whole[:length]))) <= 2
+        assert len(list(parse_smaps(io.BytesIO(whole[:length])))) <= 2
 
 
 def test_the_ksm_line_of_one_mapping_is_not_the_next_ones() -> None:
     told = Mapping(4096, 1, "rw-p", b"", ("mg",), 8)
     untold = Mapping(1 << 20, 1, "rw-p", b"", ("mg",), None)
-    assert [region.ksm_bytes for region in parse_smaps(told.text + untold.text)] == [8192, None]
+    assert [region.ksm_bytes for region in parse_smaps(io.BytesIO(told.text + untold.text))] == [
+        8192,
+        None,
+    ]
 
 
 def test_regions_that_ksmd_scans_or_that_hold_ksm_pages_are_kept(tmp_path: Path) -> None:
@@ -112,11 +119,10 @@ def test_regions_that_ksmd_scans_or_that_hold_ksm_pages_are_kept(tmp_path: Path)
     ]
     (tmp_path / "11").mkdir()
     (tmp_path / "11" / "smaps").write_bytes(b"".join(m.text for m in mappings))
-    regions = read_regions(11, tmp_path)
-    assert regions is not None
+    regions = [region for region in all_regions(11, tmp_path) if concerns_ksm(region)]
     assert [region.name for region in regions] == ["scanned", "holding", "old kernel"]
     assert [region.may_hold_ksm_pages for region in regions] == [False, True, True]
 
 
 def test_a_process_that_is_gone_has_no_regions(tmp_path: Path) -> None:
-    assert read_regions(11, tmp_path) is None
+    assert list(all_regions(11, tmp_path)) == []

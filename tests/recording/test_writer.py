@@ -279,5 +279,8 @@ def test_a_writer_that_cannot_begin_says_so(tmp_path: Path) -> None:
         def begin(self) -> Path:
             raise OSError(30, "Read-only file system")
 
+        def leave(self) -> None:
+            pass
+
     with pytest.raises(KsmtraceError, match="Read-only file system"):
         RecordingWriter(Stubborn(), {}, Pseudonyms())  # type: ignore[arg-type]

@@ -18,7 +18,8 @@ def played(source: RecordingSource) -> list[EventBatch]:
     with source.open() as stream:
         while not stream.exhausted:
             batches.append(stream.read())
-        assert len(stream.final()) == 0
+        stream.stop()
+        assert len(stream.read()) == 0
         assert stream.fileno() is None
     return batches
 

@@ -29,6 +29,7 @@ def normal_summary(**changes: Any) -> Summary:
         manifest=manifest(command="python3", command_status=0, **changes),
         ended="command",
         duration_s=61.7,
+        sampled_s=61.7,
         events=1_234_567,
         totals=Tally(504_001, 1009, 307, 13, 1013),
         stable_pages_removed=17,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -48,11 +49,16 @@ GENERATED: dict[str, Callable[[], str]] = {
 }
 
 
-def main() -> None:
-    """Write every generated file."""
-    for name, text in GENERATED.items():
-        (ROOT / name).write_text(text())
+def main() -> int:
+    """Write every generated file; with --check only name those that differ, and exit 1."""
+    differing = [name for name, text in GENERATED.items() if (ROOT / name).read_text() != text()]
+    if "--check" in sys.argv:
+        print("\n".join(f"{name} is out of date: run make bpf" for name in differing))
+        return int(bool(differing))
+    for name in differing:
+        (ROOT / name).write_text(GENERATED[name]())
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -11,13 +11,12 @@ from pathlib import Path
 from rich.console import Console
 
 from ksmtrace.capture.choose import choose_source
-from ksmtrace.capture.record import RecordRequest, record
+from ksmtrace.capture.record import RecordRequest, record, tidy_up
 from ksmtrace.capture.source import DEFAULT_RING_BYTES
 from ksmtrace.cli.status import StatusLine
 from ksmtrace.errors import Exit, KsmtraceError
-from ksmtrace.kernel.knobs import recover
 from ksmtrace.recording.target import Target
-from ksmtrace.replay.source import RecordingSource
+from ksmtrace.replay.source import RecordingSource, played
 from ksmtrace.timeline.summary import summarise
 from ksmtrace.views.report import render_report
 
@@ -35,7 +34,7 @@ def record_live(output: Path) -> Path:
     """Record the workload here. Raises KsmtraceError where that can't be done."""
     choice = choose_source("auto")
     target = Target(output, force=True)
-    recover()
+    tidy_up()
     _say(f"backend {choice.source.name}: {choice.why}")
     _say(f"a small workload runs for {SECONDS} s with ksmd on; knobs are restored afterwards")
     line = StatusLine(sys.stderr)
@@ -59,7 +58,8 @@ def main() -> int:
         _say(error.message)
         _say("so here is a recording of the same workload that comes with ksmtrace")
         path = SHIPPED
-    Console(highlight=False).print(render_report(summarise(RecordingSource(path))))
+    source = RecordingSource(path)
+    Console(highlight=False).print(render_report(summarise(source.recording, played(source))))
     _say(f"look again with: .venv/bin/ksmtrace report {path}")
     return Exit.OK
 
@@ -72,3 +72,5 @@ if __name__ == "__main__":
         if error.hint:
             _say(error.hint)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(Exit.INTERRUPTED)
