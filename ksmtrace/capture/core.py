@@ -31,17 +31,7 @@ class CoreSource:
 
     def check(self) -> list[Obstacle]:
         """See `Source.check`."""
-        obstacles = host.ksm_obstacles()
-        obstacles += host.privilege_obstacles(("CAP_BPF", "CAP_PERFMON"))
-        if not host.has_btf():
-            obstacles.append(
-                Obstacle(
-                    "the kernel has no BTF (/sys/kernel/btf/vmlinux is missing)",
-                    "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or use --backend tracefs",
-                )
-            )
-        elif not obstacles and not host.ksm_tracepoints(_NAMES):
-            obstacles.append(host.tracepoint_obstacle())
+        obstacles = host.bpf_obstacles(_NAMES)
         if load_library() is None:
             obstacles.append(missing_library())
         if not OBJECT.is_file():

@@ -50,7 +50,8 @@ def parse_format(kind: EventKind, text: str) -> TraceFormat:
     return TraceFormat(kind, int(number[1]), fields)
 
 
-_NOT_IN_RECORDS = ("addr", "tgid", "via", "parent_tgid", "first_sight", "mapcount")
+NOT_IN_RECORDS = ("addr", "tgid", "via", "parent_tgid", "first_sight", "mapcount")
+"""Fields that only a BPF program can read: the kernel's records don't have them."""
 
 
 def _wanted(kind: EventKind) -> dict[str, str]:
@@ -59,7 +60,7 @@ def _wanted(kind: EventKind) -> dict[str, str]:
     for name, field in kind.fields.items():
         if name == "into_existing":
             wanted[_KSM_PAGE] = "arg"
-        elif name not in _NOT_IN_RECORDS:
+        elif name not in NOT_IN_RECORDS:
             wanted[name] = field.slot
     return wanted
 

@@ -18,7 +18,13 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.capture.trace_pages import ParsedPages, TraceFormat, parse_format, parse_pages
+from ksmtrace.capture.trace_pages import (
+    NOT_IN_RECORDS,
+    ParsedPages,
+    TraceFormat,
+    parse_format,
+    parse_pages,
+)
 from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
 from ksmtrace.events.batch import EventBatch, concatenate, empty, of_kind
 from ksmtrace.events.registry import KSM_ENTER, LOST, TRACEPOINTS
@@ -37,14 +43,7 @@ class TracefsSource:
 
     name: ClassVar[str] = "tracefs"
     summary: ClassVar[str] = "no BPF: no addresses, few owners"
-    fields_unknown: ClassVar[tuple[str, ...]] = (
-        "addr",
-        "tgid",
-        "via",
-        "parent_tgid",
-        "first_sight",
-        "mapcount",
-    )
+    fields_unknown: ClassVar[tuple[str, ...]] = NOT_IN_RECORDS
 
     def check(self) -> list[Obstacle]:
         """See `Source.check`."""

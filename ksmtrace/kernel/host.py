@@ -123,6 +123,21 @@ def ksm_obstacles() -> list[Obstacle]:
     return []
 
 
+def bpf_obstacles(tracepoints: tuple[str, ...]) -> list[Obstacle]:
+    """What keeps a BPF program on any of `tracepoints` from running here."""
+    obstacles = ksm_obstacles() + privilege_obstacles(("CAP_BPF", "CAP_PERFMON"))
+    if not has_btf():
+        obstacles.append(
+            Obstacle(
+                "the kernel has no BTF (/sys/kernel/btf/vmlinux is missing)",
+                "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or use --backend tracefs",
+            )
+        )
+    elif not obstacles and not ksm_tracepoints(tracepoints):
+        obstacles.append(tracepoint_obstacle())
+    return obstacles
+
+
 def tracepoint_obstacle() -> Obstacle:
     """For a kernel whose KSM has no tracepoints."""
     return Obstacle(
