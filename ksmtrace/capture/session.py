@@ -89,12 +89,11 @@ class Signals:
     @contextmanager
     def installed(self) -> Iterator[Signals]:
         """Handle the signals while inside."""
-        # What is ignored stays so: nohup, and background jobs of a shell.
-        numbers = [
-            number
-            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-            if signal.getsignal(number) != signal.SIG_IGN
-        ]
+        # An ignored hang-up stays so, for nohup. A script's background job ignores SIGINT too, but
+        # `kill -INT` is how scripts end a recorder.
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
         before = {number: signal.signal(number, self._catch) for number in numbers}
         wakeup = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
         try:
