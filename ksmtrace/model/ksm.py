@@ -1,0 +1,254 @@
+"""KsmScanner: the whole of KSM over a simulated memory, with the kernel's knobs and counters."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import fields
+
+from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.events.batch import EventBatch
+from ksmtrace.kernel.advisor import INITIAL_PAGES_WITHOUT
+from ksmtrace.kernel.releases import Behaviour, Profile, profile
+from ksmtrace.kernel.sysfs import COUNTERS, KNOBS, KNOBS_BY_NAME
+from ksmtrace.model.branches import Branch
+from ksmtrace.model.clock import Clock
+from ksmtrace.model.content import PAGE_SIZE
+from ksmtrace.model.cycle import Cycle
+from ksmtrace.model.invariants import assert_invariants
+from ksmtrace.model.memory import Memory, Mm
+from ksmtrace.model.state import Settings, State
+from ksmtrace.model.stream import ModelStream
+
+_U32 = 0xFFFFFFFF
+_BYTES_OF_RMAP_ITEM = 64
+_BOOLEANS = {"use_zero_pages", "smart_scan"}
+_TRUE, _FALSE = {"1", "y", "Y", "on"}, {"0", "n", "N", "off"}
+_DEFAULTS = {field.name: field.default for field in fields(Settings)}
+
+
+class KnobRefused(Exception):
+    """The kernel would refuse this write. args: the name of the errno."""
+
+
+class KsmScanner:
+    """ksmd, its trees and counters, over `memory`.
+
+    kernel: a release ("6.12", "6.12.117", "2011", "6.12+fork_counters"). knobs: values by their
+    name in sysfs. clock: the time it lives in. check_invariants: assert what must hold after every
+    batch. Raises KsmtraceError (usage) for an unknown kernel or knob, KnobRefused for a bad value.
+    """
+
+    def __init__(
+        self,
+        memory: Memory,
+        *,
+        kernel: str | Profile = "6.18",
+        knobs: Mapping[str, object] | None = None,
+        clock: Clock | None = None,
+        check_invariants: bool = False,
+    ) -> None:
+        self.profile = kernel if isinstance(kernel, Profile) else profile(kernel)
+        self.behaviour: Behaviour = self.profile.behaviour
+        self.memory = memory
+        self.clock = clock or Clock()
+        self._state = State(memory, self.behaviour, self.clock, ModelStream(self.clock))
+        self._cycle = Cycle(self._state)
+        self._check_invariants = check_invariants
+        memory.ksm = self
+        for name, value in (knobs or {}).items():
+            self.set_knob(name, value)
+
+    # What memory tells KSM.
+
+    @property
+    def ksm_zero_pages(self) -> int:
+        """Pages that ksmd mapped to the zero page."""
+        return self._state.ksm_zero_pages
+
+    @ksm_zero_pages.setter
+    def ksm_zero_pages(self, value: int) -> None:
+        self._state.ksm_zero_pages = value
+
+    def enter(self, mm: Mm, *, parent: Mm | None = None, exec_: bool = False) -> None:
+        """See `Ksm.enter`."""
+        self._cycle.enter(mm, parent, exec_=exec_)
+
+    def exit(self, mm: Mm) -> None:
+        """See `Ksm.exit`."""
+        self._cycle.exit(mm)
+
+    # What ksmd does.
+
+    def scan(self, times: int = 1) -> EventBatch:
+        """Let ksmd finish `times` full scans, in batches of pages_to_scan.
+
+        Returns all events since they were last taken. With nobody registered nothing happens, as
+        in the kernel. Raises KsmtraceError where pages_to_scan is 0: then no scan would ever end.
+        """
+        for _ in range(times):
+            if not self._state.settings.pages_to_scan and self._cycle.slots:
+                raise KsmtraceError(
+                    "with pages_to_scan=0 ksmd never finishes a scan", "set it to 1 or more"
+                )
+            before = self._state.seqnr
+            while self._state.seqnr == before and self._cycle.slots:
+                self._batch(self._state.settings.pages_to_scan)
+        return self.take_events()
+
+    def batch(self, pages: int | None = None) -> EventBatch:
+        """Let ksmd do one batch of `pages` (None: pages_to_scan). Returns events as `scan` does."""
+        self._batch(self._state.settings.pages_to_scan if pages is None else pages)
+        return self.take_events()
+
+    def _batch(self, pages: int) -> None:
+        self._state.settings.run = 1
+        self._cycle.batch(pages)
+        if self._check_invariants:
+            assert_invariants(self._state, self._cycle)
+
+    def take_events(self) -> EventBatch:
+        """The events since they were last taken."""
+        return self._state.stream.take()
+
+    # What can be read.
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Every counter that this release has, as in /sys/kernel/mm/ksm and /proc/vmstat."""
+        state = self._state
+        saved = state.pages_sharing
+        if self.profile.has("6.6"):
+            saved += state.ksm_zero_pages
+        in_trees = state.pages_shared + state.pages_sharing + state.pages_unshared
+        values = {
+            "full_scans": state.seqnr,
+            "pages_shared": state.pages_shared,
+            "pages_sharing": state.pages_sharing,
+            "pages_unshared": state.pages_unshared,
+            "pages_volatile": max(0, state.rmap_items - in_trees),
+            "pages_scanned": state.pages_scanned,
+            "pages_skipped": state.pages_skipped,
+            "ksm_zero_pages": state.ksm_zero_pages,
+            "stable_node_chains": state.stable_node_chains,
+            "stable_node_dups": state.stable_node_dups,
+            "general_profit": saved * PAGE_SIZE - state.rmap_items * _BYTES_OF_RMAP_ITEM,
+            "cow_ksm": self.memory.cow_ksm,
+        }
+        return {
+            counter.name: values[counter.name]
+            for counter in COUNTERS
+            if counter.name in values and self.profile.has(counter.since)
+        }
+
+    def ksm_stat(self, mm: Mm) -> dict[str, int]:
+        """The lines of a process's ksm_stat that this release has; yes and no are 1 and 0."""
+        merged = mm.ksm_merging_pages
+        if self.profile.has("6.6"):
+            merged += mm.ksm_zero_pages
+        values = {
+            "ksm_rmap_items": (mm.ksm_rmap_items, "6.1"),
+            "ksm_zero_pages": (mm.ksm_zero_pages, "6.6"),
+            "ksm_merging_pages": (mm.ksm_merging_pages, "5.19"),
+            "ksm_process_profit": (
+                merged * PAGE_SIZE - mm.ksm_rmap_items * _BYTES_OF_RMAP_ITEM, "6.4",
+            ),
+            "ksm_merge_any": (int(mm.merge_any), "6.14"),
+            "ksm_mergeable": (int(any(vma.mergeable for vma in mm.vmas)), "6.14"),
+        }  # fmt: skip
+        return {name: value for name, (value, since) in values.items() if self.profile.has(since)}
+
+    def mapped_ksm_pages(self, mm: Mm) -> int:
+        """Pages of a process that are KSM pages: smaps' KSM line, in pages."""
+        return sum(frame.ksm for frame in mm.pages.values())
+
+    @property
+    def reached(self) -> Counter[Branch]:
+        """How often each branch of the algorithm was taken."""
+        return self._state.reached
+
+    @property
+    def in_scan(self) -> bool:
+        """Whether ksmd is in the middle of a full scan."""
+        return self._cycle.slot is not None
+
+    # What can be set.
+
+    @property
+    def knobs(self) -> dict[str, str]:
+        """Every knob that this release has, with its value as sysfs shows it."""
+        return {
+            knob.name: str(getattr(self._state.settings, knob.name))
+            for knob in KNOBS
+            if self.profile.has(knob.since)
+        }
+
+    def set_knob(self, name: str, value: object) -> None:
+        """Write a knob, with everything that follows from it.
+
+        Raises KsmtraceError (usage) for a knob that this release hasn't, KnobRefused where the
+        kernel would answer with an error.
+        """
+        knob = KNOBS_BY_NAME.get(name)
+        if knob is None or not self.profile.has(knob.since):
+            hint = (
+                f"it came with Linux {knob.since}" if knob else f"there are {', '.join(self.knobs)}"
+            )
+            raise KsmtraceError(
+                f"KSM of Linux {self.profile.name} has no knob {name!r}", hint, Exit.USAGE
+            )
+        settings = self._state.settings
+        if name == "advisor_mode":
+            self._set_advisor_mode(str(value))
+            return
+        number = _number(name, str(value))
+        if name == "run":
+            self._set_run(number)
+            return
+        if name == "pages_to_scan" and settings.advisor_mode != "none":
+            raise KnobRefused("EINVAL")
+        changes = number != getattr(settings, name)
+        if knob.needs_nothing_merged and changes and not self._nothing_merged():
+            raise KnobRefused("EBUSY")
+        setattr(settings, name, number)
+
+    def _nothing_merged(self) -> bool:
+        return not self._state.pages_shared and self._cycle.visit.stable.sweep()
+
+    def _set_run(self, value: int) -> None:
+        settings = self._state.settings
+        if value == settings.run:
+            return
+        settings.run = value
+        if value == 2:
+            self._cycle.unmerge_everything()
+
+    def _set_advisor_mode(self, mode: str) -> None:
+        settings = self._state.settings
+        if mode not in ("none", "scan-time"):
+            raise KnobRefused("EINVAL")
+        if mode == settings.advisor_mode:
+            return
+        settings.advisor_mode = mode
+        if mode == "none":
+            settings.pages_to_scan = INITIAL_PAGES_WITHOUT
+        else:
+            settings.pages_to_scan = settings.advisor_min_pages_to_scan
+            self._cycle.restart_advisor()
+
+
+def _number(name: str, text: str) -> int:
+    """A numeric knob's value. Raises KnobRefused as the kernel's parsers would."""
+    if name in _BOOLEANS:
+        if text in _TRUE | _FALSE:
+            return int(text in _TRUE)
+        raise KnobRefused("EINVAL")
+    most = {"run": 2, "merge_across_nodes": 1}.get(name, _U32)
+    least = {"max_page_sharing": 2, "advisor_target_scan_time": 1}.get(name, 0)
+    try:
+        number = int(text)
+    except ValueError:
+        raise KnobRefused("EINVAL") from None
+    if not least <= number <= most:
+        raise KnobRefused("EINVAL")
+    return number
