@@ -8,6 +8,7 @@ those says itself since when it exists (`events.registry`, `kernel.sysfs`).
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -48,8 +49,9 @@ class Behaviour:
     zero_pages: Literal["absent", "uncounted", "counted"] = "absent"
     """use_zero_pages (4.11); counted and unshared since 6.6 (e2942062e01d, 79271476b336)."""
     chains: Literal["absent", "longest_with_room", "longest"] = "absent"
-    """How a chain's next KSM page is chosen: max_page_sharing came with 4.13; since 6.11 a full
-    one is returned where none has room, and a chain of one collapses at any walk."""
+    """How a chain's next KSM page is chosen: max_page_sharing came with 4.13. Since 6.11 a full
+    one is found where none has room (nothing is merged into it), and a chain of one collapses at
+    any walk, not only at a pruning one."""
     same_huge_page_splits: bool = False
     """Whether two equal pages of one huge page make ksmd split it after the failed try (4.19)."""
     locked_page_is_busy: bool = False
@@ -111,11 +113,12 @@ RELEASES: tuple[Release, ...] = (
         ("NUMA: merge_across_nodes.",),
     ),
     Release(
-        "4.11",
+        "4.10",
         "read",
-        {"zero_pages": "uncounted", "stale_node_on_walk": "restart"},
-        ("use_zero_pages.", "A search that meets a dead KSM page starts again."),
+        {"stale_node_on_walk": "restart"},
+        ("A search that meets a dead KSM page starts again.",),
     ),
+    Release("4.11", "read", {"zero_pages": "uncounted"}, ("use_zero_pages.",)),
     Release(
         "4.13",
         "read",
@@ -136,7 +139,10 @@ RELEASES: tuple[Release, ...] = (
         ("A write to a KSM page that nobody else maps reuses it.",),
     ),
     Release(
-        "5.15", "read", {"sole_mapping_reused": False}, ("Every write to a KSM page copies it.",)
+        "5.9",
+        "interpolated",
+        {"sole_mapping_reused": False},
+        ("Every write to a KSM page copies it (read in 5.15; somewhere after 5.4).",),
     ),
     Release("5.19", "read", {}, ("ksm_merging_pages in /proc/PID; cow_ksm in vmstat.",)),
     Release("6.0", "read"),
@@ -144,7 +150,11 @@ RELEASES: tuple[Release, ...] = (
         "6.1",
         "live",
         {"prot_none": "not_visited", "unshare_finds_prot_none": False},
-        ("/proc/PID/ksm_stat.", "PROT_NONE pages are not merged."),
+        (
+            "/proc/PID/ksm_stat.",
+            "PROT_NONE pages are not merged.",
+            "Compared live as 6.1.192, with its range walk.",
+        ),
     ),
     Release(
         "6.2",
@@ -190,7 +200,10 @@ RELEASES: tuple[Release, ...] = (
         "6.12",
         "live",
         {"huge_page_split_maps_zero_pages": True},
-        ("Splitting a huge page maps its zero-filled pages to the zero page.",),
+        (
+            "Splitting a huge page maps its zero-filled pages to the zero page.",
+            "Compared live as 6.12.117, with its fixes.",
+        ),
     ),
     Release("6.13", "read"),
     Release("6.14", "read", {}, ("ksm_stat says ksm_merge_any and ksm_mergeable.",)),
@@ -198,7 +211,13 @@ RELEASES: tuple[Release, ...] = (
     Release("6.16", "interpolated"),
     Release("6.17", "read"),
     Release(
-        "6.18", "live", {"fork_counters": "fresh"}, ("A forked child's ksm_stat begins at zero.",)
+        "6.18",
+        "live",
+        {"fork_counters": "fresh"},
+        (
+            "A forked child's ksm_stat begins at zero (read in 6.18.2).",
+            "Compared live as 6.18.44, with its fixes.",
+        ),
     ),
     Release(
         "6.19",
@@ -207,7 +226,7 @@ RELEASES: tuple[Release, ...] = (
         ("PR_SET_MEMORY_MERGE stays when ksmd drops the process.",),
     ),
 )
-"""Oldest first. 6.1, 6.12 and 6.18 were compared live as 6.1.192, 6.12.117 and 6.18.44."""
+"""Oldest first. A number that was read first in a later one than the last without it is early."""
 
 FIXES: tuple[Fix, ...] = (
     Fix(
@@ -267,15 +286,16 @@ class Profile:
 
 @lru_cache
 def profile(name: str) -> Profile:
-    """The profile called `name`: 6.11, 6.12.117, 2011, or 6.12+fork_counters; also a uname's text.
+    """The profile called `name`: 6.11, 6.12.117, 2011, or 6.12+fork_counters.
 
     A release that the table doesn't have is taken as the nearest older one, and `note` says so.
     Two numbers mean a series' first release. Raises KsmtraceError (usage) for what is no release,
-    one before 2.6.38, or an unknown fix.
+    one before 2.6.38, or an unknown fix. For a host's own words see `profile_of_host`.
     """
-    base, *wanted = re.split(r"\+(?=[a-z_]+(?:\+|$))", name)
+    named = re.fullmatch(r"([\d.]+)\+([a-z_]+(?:\+[a-z_]+)*)", name)
+    base, wanted = (named[1], named[2].split("+")) if named else (name, [])
     version = parse_release(_ALIASES.get(base, base))
-    older = [r for r in RELEASES if parse_release(r.version)[:2] <= version[:2]]
+    older = [r for r in RELEASES if _series(r.version) <= _series_of(version)]
     if version == (0, 0, 0) or not older:
         raise KsmtraceError(
             f"there is no profile of kernel {name!r}",
@@ -283,10 +303,9 @@ def profile(name: str) -> Profile:
             Exit.USAGE,
         )
     release = older[-1]
-    if version < parse_release(release.version):
-        version = parse_release(release.version)
+    version = max(version, parse_release(release.version))
     note = ""
-    if parse_release(release.version)[:2] != version[:2]:
+    if _series(release.version) != _series_of(version):
         note = f"{name} is not in the table of releases; taken as {release.version}"
     unknown = [fix for fix in wanted if fix not in FIXES_BY_NAME]
     if unknown:
@@ -308,6 +327,32 @@ def profile(name: str) -> Profile:
     return Profile(name, version, release, tuple(carried), behaviour, note)
 
 
+def _series_of(version: Version) -> Version:
+    """What two releases of one series have in common; up to 2.6 that was three numbers."""
+    return version if version[:2] == (2, 6) else (*version[:2], 0)
+
+
+def _series(text: str) -> Version:
+    return _series_of(parse_release(text))
+
+
+def profile_of_host(release: str, build: str = "") -> Profile:
+    """The profile of a running kernel, from what `uname -r` and `uname -v` say.
+
+    Distributions keep their own suffixes there, and Debian the true version (6.1.0-41-amd64 is
+    "Debian 6.1.192-1"). Raises KsmtraceError where it is older than the table.
+    """
+    debian = re.search(r"Debian (\d+\.\d+\.\d+)", build)
+    numbers = re.match(r"[\d.]+\d", debian[1] if debian else release)
+    return profile(numbers[0] if numbers else release)
+
+
+def running_profile() -> Profile:
+    """The profile of this machine's kernel."""
+    host = os.uname()
+    return profile_of_host(host.release, host.version)
+
+
 def merge_any_at_exec(release: str) -> MergeFate:
     """What becomes of PR_SET_MEMORY_MERGE when the process execs.
 
@@ -315,7 +360,7 @@ def merge_any_at_exec(release: str) -> MergeFate:
     new address space on ksmd's list; since 6.10 it is kept.
     """
     known = parse_release(release) >= parse_release(RELEASES[0].version)
-    return profile(release).behaviour.merge_any if known else "absent"
+    return profile_of_host(release).behaviour.merge_any if known else "absent"
 
 
 def checksum_comes_first(release: str) -> bool:
@@ -325,4 +370,4 @@ def checksum_comes_first(release: str) -> bool:
     it there.
     """
     known = parse_release(release) >= parse_release(RELEASES[0].version)
-    return known and profile(release).behaviour.visit_order == "checksum_first"
+    return known and profile_of_host(release).behaviour.visit_order == "checksum_first"

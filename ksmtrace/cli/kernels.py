@@ -1,0 +1,73 @@
+"""kernels: say how KSM differs between Linux releases
+
+Without RELEASE it lists what came with each and what that means for a trace,
+oldest first; with one, everything about it.
+
+A release is 6.11, 6.12.117, host for the running one, or 2011 for the first.
+6.12+fork_counters is 6.12 with a fix that some of its stable kernels carry.
+
+examples:
+  ksmtrace kernels
+  ksmtrace kernels host
+  ksmtrace kernels --changes
+  ksmtrace kernels 6.11 --json | jq .behaviour
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from ksmtrace.errors import Exit
+
+if TYPE_CHECKING:
+    from ksmtrace.kernel.releases import Profile
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.add_argument("release", nargs="?", metavar="RELEASE", help="only this one, in full")
+    parser.add_argument("--changes", action="store_true", help="list commits, status and effect")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Tell; see the module's docstring."""
+    from ksmtrace.kernel.releases import profile, running_profile
+
+    if args.release is None:
+        kernel = None
+    else:
+        kernel = running_profile() if args.release == "host" else profile(args.release)
+    if kernel is not None and kernel.note:
+        print(f"ksmtrace: {kernel.note}", file=sys.stderr)
+    if args.json:
+        _print_json(kernel, only_changes=args.changes)
+    else:
+        _print_text(kernel, only_changes=args.changes)
+    return Exit.OK
+
+
+def _print_json(kernel: Profile | None, *, only_changes: bool) -> None:
+    import json
+
+    from ksmtrace.views.kernels import changes_as_dict, kernel_as_dict, releases_as_dict
+
+    if only_changes:
+        told = changes_as_dict(kernel)
+    else:
+        told = releases_as_dict() if kernel is None else kernel_as_dict(kernel)
+    print(json.dumps(told, indent=1))
+
+
+def _print_text(kernel: Profile | None, *, only_changes: bool) -> None:
+    from rich.console import Console
+
+    from ksmtrace.views.kernels import render_changes, render_kernel, render_releases
+
+    if only_changes:
+        told = render_changes(kernel)
+    else:
+        told = render_releases() if kernel is None else render_kernel(kernel)
+    Console(highlight=False).print(told)
