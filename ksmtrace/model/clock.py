@@ -21,6 +21,9 @@ class Clock:
         self.now_ns += self.visit_ns
         self.ksmd_cpu_ns += self.visit_ns
 
+    def scan_ends(self) -> None:
+        """Ksmd has passed the last page of a full scan; whoever drives the clock may set it."""
+
     def wait(self, milliseconds: float) -> None:
         """Let time pass without ksmd working."""
         self.now_ns += int(milliseconds * 1_000_000)

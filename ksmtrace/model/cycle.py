@@ -223,6 +223,7 @@ class Cycle:
 
     def _stop(self) -> None:
         state = self._state
+        state.clock.scan_ends()
         if self._advises():
             self._ask_the_advisor()
         state.stream.scan(KSM_STOP_SCAN, state.seqnr, state.rmap_items)

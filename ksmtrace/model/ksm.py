@@ -87,21 +87,26 @@ class KsmScanner:
         in the kernel. Raises KsmtraceError where pages_to_scan is 0: then no scan would ever end.
         """
         for _ in range(times):
-            if not self._state.settings.pages_to_scan and self._cycle.slots:
-                raise KsmtraceError(
-                    "with pages_to_scan=0 ksmd never finishes a scan", "set it to 1 or more"
-                )
-            before = self._state.seqnr
-            while self._state.seqnr == before and self._cycle.slots:
-                self._batch(self._state.settings.pages_to_scan)
+            self.finish_scan()
         return self.take_events()
+
+    def finish_scan(self) -> None:
+        """As `scan`, once; the events stay to be taken."""
+        if not self._state.settings.pages_to_scan and self._cycle.slots:
+            raise KsmtraceError(
+                "with pages_to_scan=0 ksmd never finishes a scan", "set it to 1 or more"
+            )
+        before = self._state.seqnr
+        while self._state.seqnr == before and self._cycle.slots:
+            self.do_batch(self._state.settings.pages_to_scan)
 
     def batch(self, pages: int | None = None) -> EventBatch:
         """Let ksmd do one batch of `pages` (None: pages_to_scan). Returns events as `scan` does."""
-        self._batch(self._state.settings.pages_to_scan if pages is None else pages)
+        self.do_batch(self._state.settings.pages_to_scan if pages is None else pages)
         return self.take_events()
 
-    def _batch(self, pages: int) -> None:
+    def do_batch(self, pages: int) -> None:
+        """As `batch`; the events stay to be taken."""
         self._state.settings.run = 1
         self._cycle.batch(pages)
         if self._check_invariants:
