@@ -125,7 +125,7 @@ class Puppet:
         os.close(channel)
 
     def do_exec(self) -> None:
-        fd = os.dup(self.channel.fileno())
+        fd = self.channel.fileno()
         os.set_inheritable(fd, True)
         os.execv(sys.executable, [sys.executable, "-I", "-S", __file__, str(fd)])
 
@@ -180,6 +180,7 @@ def main() -> None:
     if libc.prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1:
         keep_to_the_arena()
     channel = socket.socket(fileno=int(sys.argv[1]))
+    channel.set_inheritable(False)
     send(channel, os.getpid())
     Puppet(channel).obey()
 

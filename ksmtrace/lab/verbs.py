@@ -154,7 +154,7 @@ def _merge_any(planner: Planner, subject: object, values: Values) -> Iterable[Op
     pages="how many",
     at="page number where it goes; else above all that was mapped, or where it was before",
     huge="true: of huge pages; pages must be a multiple of 512",
-    mergeable="false: not opted in to KSM; true if not said",
+    ksm="false: not opted in to KSM; true if not said",
 )
 def _map(planner: Planner, subject: object, values: Values) -> Iterable[Operation]:
     """Map private anonymous memory, untouched yet, and opt it in to KSM."""
@@ -186,7 +186,7 @@ def _map(planner: Planner, subject: object, values: Values) -> Iterable[Operatio
     planner.places[name][region_name] = region
     begin, length = _bytes(range(start, start + pages))
     yield Map(name, begin, length, huge)
-    if _flag(planner, "mergeable", values.get("mergeable", True)):
+    if _flag(planner, "ksm", values.get("ksm", True)):
         yield Advise(name, begin, length, "mergeable")
 
 

@@ -169,24 +169,23 @@ class Cycle:
         """The address's rmap_item, found or made; those passed over have lost their pages."""
         passed = self._passed
         item = slot.first if passed is None else passed.next
-        while item is not None and item.address <= address:
-            if item.address == address:
-                self._passed = item
-                return item
+        while item is not None and item.address < address:
             following = item.next
             self._free(item)
             item = following
-        fresh = RmapItem(self._next_item, mm, address)
-        self._next_item += 1
-        fresh.next = item
+        if item is None or item.address > address:
+            fresh = RmapItem(self._next_item, mm, address)
+            self._next_item += 1
+            fresh.next = item
+            item = fresh
+            self._state.rmap_items += 1
+            mm.ksm_rmap_items += 1
         if passed is None:
-            slot.first = fresh
+            slot.first = item
         else:
-            passed.next = fresh
-        self._passed = fresh
-        self._state.rmap_items += 1
-        mm.ksm_rmap_items += 1
-        return fresh
+            passed.next = item
+        self._passed = item
+        return item
 
     def _trim(self, slot: MmSlot) -> None:
         """Free the rmap_items beyond the cursor: their pages are gone."""

@@ -370,9 +370,12 @@ class Memory:
         mm.merge_any = on
 
     def pin(self, mm: Mm, address: int) -> Frame:
-        """Hold a reference to a mapped page, as direct I/O does; give it back with `unpin`."""
+        """Hold a reference to a mapped page, as direct I/O does; give it back with `unpin`.
+
+        It is a plain reference (FOLL_GET, as vmsplice takes it): fork shares the page all the same.
+        """
         frame = mm.pages.get(address)
-        if frame is None or frame is self.zero_frame:
+        if frame is None:
             raise MemoryFault(f"there is no page to pin at {address:#x}")
         frame.pins += 1
         return frame

@@ -54,7 +54,8 @@ class Visit:
         self.remove_from_trees(item)
         if ksm_page is Busy.BUSY:
             return
-        if ksm_page is not None and self._joined(page, item, ksm_page):
+        if ksm_page is not None:
+            self._join(page, item, ksm_page)
             return
         self._find_twin(page, item)
 
@@ -69,7 +70,8 @@ class Visit:
         self.remove_from_trees(item)
         if ksm_page is Busy.BUSY:
             return
-        if ksm_page is not None and self._joined(page, item, ksm_page):
+        if ksm_page is not None:
+            self._join(page, item, ksm_page)
             return
         if self._has_changed(page, item):
             return
@@ -84,8 +86,9 @@ class Visit:
             return
         self.remove_from_trees(item)
         ksm_page = self.stable.search(page)
-        assert not isinstance(ksm_page, Busy)
-        if ksm_page is not None and self._joined(page, item, ksm_page):
+        assert ksm_page is not Busy.BUSY, "no kernel of that age gives up on a locked page"
+        if ksm_page is not None:
+            self._join(page, item, ksm_page)
             return
         if self._has_changed(page, item):
             return
@@ -142,14 +145,13 @@ class Visit:
         state.reached[Branch.ZERO_FAILED if err else Branch.ZERO_MERGED] += 1
         return err == 0
 
-    def _joined(self, page: Frame, item: RmapItem, ksm_page: Frame | Busy) -> bool:
-        """Map the page onto an existing KSM page with the same content."""
-        assert isinstance(ksm_page, Frame)
+    def _join(self, page: Frame, item: RmapItem, ksm_page: Frame) -> None:
+        """Map the page onto an existing KSM page; if that fails it waits for the next visit."""
         reached = self._state.reached
         inherited = ksm_page is page
         if self._merge_with_ksm_page(item, page, ksm_page):
             reached[Branch.INTO_EXISTING_FAILED] += 1
-            return False
+            return
         node = ksm_page.node
         assert isinstance(node, StableNode)
         reached[Branch.INHERITED if inherited else Branch.MERGED_INTO_EXISTING] += 1
@@ -157,7 +159,6 @@ class Visit:
         if self._state.behaviour.chains != "absent" and len(node.items) >= limit:
             reached[Branch.OVER_LIMIT] += 1
         self.stable.append(item, node)
-        return True
 
     def _find_twin(self, page: Frame, item: RmapItem) -> None:
         """Look for a twin in the unstable tree; two pages with one content become a KSM page."""
