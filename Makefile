@@ -35,6 +35,10 @@ bpf: .venv/.set-up-dev	## build the BPF object, the event header and the generat
 bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftrace (root)
 	@$(PY) bench/capture.py
 
+.PHONY: fidelity
+fidelity: .venv/.set-up-dev	## the model against the real ksmd, 2,100 random scenarios (root)
+	@$(PY) bench/fidelity.py
+
 .PHONY: clean
 clean:	## remove what was built and set up here
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

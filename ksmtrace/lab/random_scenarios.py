@@ -35,13 +35,14 @@ class Family:
     since: str = "2.6.38"
 
 
+_NEVER = 4_000_000_000
 _LIMITS = {
     "max_page_sharing": (2, 2, 3, 4, 8),
-    "stable_node_chains_prune_millisecs": (0, 4 * 10**9),
+    "stable_node_chains_prune_millisecs": (0, _NEVER),
 }
 _ANY_KNOBS: dict[str, tuple[Any, ...]] = {
     "max_page_sharing": (2, 3, 5, 256),
-    "stable_node_chains_prune_millisecs": (0, 4 * 10**9),
+    "stable_node_chains_prune_millisecs": (0, _NEVER),
     "use_zero_pages": (0, 1),
     "smart_scan": (0, 1),
     "merge_across_nodes": (0, 1),
@@ -53,7 +54,7 @@ FAMILIES: tuple[Family, ...] = (
     Family("sharing limit", {**_BASE, "fork": 1, "exit": 1}, contents=2, knobs=_LIMITS),
     Family(
         "crowded", {**_BASE, "discard": 4}, pages=(4, 40), contents=2,
-        knobs={"max_page_sharing": (2, 3), "stable_node_chains_prune_millisecs": (0, 4 * 10**9),
+        knobs={"max_page_sharing": (2, 3), "stable_node_chains_prune_millisecs": (0, _NEVER),
                "smart_scan": (0, 1)},
     ),
     Family(
@@ -66,6 +67,12 @@ FAMILIES: tuple[Family, ...] = (
                  "set": 1, "unmerge": 1},
         contents=2, knobs={"smart_scan": (0, 0, 1), "max_page_sharing": (2, 256)},
     ),
+    Family(
+        "shared and pinned",
+        {"write": 2, "scan": 8, "map": 3, "fork": 4, "exit": 1, "pin": 5, "unpin": 3, "cycle": 3,
+         "discard": 1, "unmerge": 1, "unmergeable": 1},
+        pages=(1, 2), contents=1, knobs={"smart_scan": (0,), "max_page_sharing": (2, 256)},
+    ),
     Family("moves", {**_BASE, "move": 4, "unmap": 3, "remap": 3, "protect": 1}, contents=3),
     Family(
         "opting out", {**_BASE, "unmergeable": 3, "mergeable": 3, "unmerge": 2, "fork": 1},
@@ -77,9 +84,9 @@ FAMILIES: tuple[Family, ...] = (
     ),
     Family(
         "everything",
-        {**_BASE, "batch": 4, "fork": 2, "exit": 2, "pin": 2, "unpin": 2, "move": 1, "unmergeable": 1,
-         "mergeable": 1, "unmerge": 1, "set": 2, "zero": 2, "overwrite": 2, "read": 1, "remap": 2,
-         "protect": 1},
+        {**_BASE, "batch": 4, "fork": 2, "exit": 2, "pin": 2, "unpin": 2, "move": 1,
+         "unmergeable": 1, "mergeable": 1, "unmerge": 1, "set": 2, "zero": 2, "overwrite": 2,
+         "read": 1, "remap": 2, "protect": 1},
         pages=(1, 40), processes=6, contents=5, knobs=_ANY_KNOBS,
     ),
     Family(
@@ -294,6 +301,14 @@ class _Writer:
         if found is not None:
             low, high = self._range(found[1])
             self.steps.append({advice: f"{found[0]}[{low}:{high}]"})
+
+    def do_cycle(self) -> None:
+        """Unmerge a stretch and opt it in again: its pages' PTEs are clean then."""
+        found = self._place()
+        if found is not None:
+            low, high = self._range(found[1])
+            place = f"{found[0]}[{low}:{high}]"
+            self.steps += [{"unmergeable": place}, {"mergeable": place}]
 
     def do_fork(self) -> None:
         if not self.processes or len(self.processes) >= self.family.processes + 2:

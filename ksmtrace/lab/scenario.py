@@ -6,6 +6,7 @@ declared in `lab.verbs`.
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from collections.abc import Mapping
@@ -94,3 +95,30 @@ def _lines_of_steps(text: str) -> list[int]:
     return [
         number for number, line in enumerate(text.split("\n"), start=1) if _STEP_HEADER.match(line)
     ]
+
+
+def to_toml(scenario: Scenario) -> str:
+    """A scenario as a file's text, so that it can be kept and read again."""
+    lines = [f"title = {_toml(scenario.title)}"]
+    if scenario.about:
+        lines.append(f"about = {_toml(scenario.about)}")
+    if scenario.knobs:
+        lines += ["", "[knobs]"]
+        lines += [f"{name} = {_toml(value)}" for name, value in scenario.knobs.items()]
+    for step in scenario.steps:
+        lines += ["", "[[step]]"]
+        lines += [f"{key} = {_toml(value)}" for key, value in step.values.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{_key(key)} = {_toml(v)}" for key, v in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # JSON's texts, numbers and truth values are TOML's, but for the character that it leaves bare.
+    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+
+def _key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)

@@ -48,7 +48,10 @@ class Branch(Enum):
     STALE_MET_BY_ITEM = _About("a dead KSM page found through one of its items")
     STALE_MET_BY_TRIM = _About("a dead KSM page found while trimming")
     STALE_MET_BY_SEARCH = _About("a dead KSM page met by a search of the stable tree")
-    STALE_MET_BY_INSERT = _About("a dead KSM page met by an insertion into the stable tree")
+    STALE_MET_BY_INSERT = _About(
+        "a dead KSM page met by an insertion into the stable tree",
+        "the search just before takes the same way down, and finds it",
+    )
     STALE_MET_IN_CHAIN = _About("a dead KSM page met in a chain")
     STALE_MET_BY_SWEEP = _About("a dead KSM page removed by run=2 or a knob's change")
     SWEEP_STOPPED = _About("run=2 or a knob's change stopped at a KSM page that is still mapped")
