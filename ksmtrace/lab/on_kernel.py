@@ -33,11 +33,12 @@ class Host:
     """The real kernel, ready for one scenario after another. Use `host_stage` to get it."""
 
     def __init__(
-        self, stepper: Stepper, stream: EventStream, source: Source, channel: Channel
+        self, stepper: Stepper, stream: EventStream, source: Source, why: str, channel: Channel
     ) -> None:
         self.stepper = stepper
         self.stream = stream
         self.source = source
+        self.why = why
         self.profile = running_profile()
         self.sampler = HostSampler()
         self._channel = channel
@@ -154,7 +155,7 @@ def host_stage(backend: str = "auto") -> Iterator[Host]:
         channel = stack.enter_context(nursery())
         stepper = stack.enter_context(parked())
         stream = stack.enter_context(choice.source.open(ring_bytes=_RING_BYTES))
-        host = Host(stepper, stream, choice.source, channel)
+        host = Host(stepper, stream, choice.source, choice.why, channel)
         stack.callback(host.sampler.close)
         host.prove_alone()
         host.read_events()
@@ -276,6 +277,9 @@ class _Run:
             # ksmd runs in steps only: 1 is what each step writes.
             stepper.write("run", "2" if value == "2" else "0")
             stepper.write("run", "0")
+            return
+        if read_knob(name) is None:
+            self.performance.notes.append(f"there is no knob {name}")
             return
         stepper.write(name, value)
         if name == "advisor_mode":

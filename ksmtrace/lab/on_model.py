@@ -10,11 +10,13 @@ from ksmtrace.lab import operations as op
 from ksmtrace.lab.notation import Teller
 from ksmtrace.lab.performance import Moment, Observation, Performance, Watch
 from ksmtrace.lab.plan import Plan, PlannedStep
+from ksmtrace.lab.scenario import ScenarioError
 from ksmtrace.lab.stepper import ALL_PAGES
+from ksmtrace.model.branches import Branch
 from ksmtrace.model.clock import Clock
 from ksmtrace.model.content import PAGE_SIZE, ZERO
 from ksmtrace.model.ksm import KnobRefused, KsmScanner
-from ksmtrace.model.memory import HUGE_PAGES, Frame, Memory, Mm
+from ksmtrace.model.memory import HUGE_PAGES, Frame, Memory, MemoryFault, Mm
 
 _HUGE = HUGE_PAGES * PAGE_SIZE
 _FIRST_TGID = 1001
@@ -72,9 +74,20 @@ class ModelStage:
 
     def _set_knobs(self, knobs: Mapping[str, str]) -> None:
         for name, value in knobs.items():
-            if name in KNOBS_BY_NAME and not self.scanner.profile.has(KNOBS_BY_NAME[name].since):
-                continue
+            try:
+                self._set_knob(name, value)
+            except KnobRefused as error:
+                raise ScenarioError(
+                    self._plan.scenario.name, f"the kernel refuses {name} = {value}: {error}"
+                ) from None
+
+    def _set_knob(self, name: str, value: str) -> None:
+        if self.scanner.profile.has(KNOBS_BY_NAME[name].since):
             self.scanner.set_knob(name, value)
+            return
+        note = f"there is no knob {name}; it came with Linux {KNOBS_BY_NAME[name].since}"
+        if note not in self.performance.notes:
+            self.performance.notes.append(note)
 
     def _step(self, step: PlannedStep, times: Iterator[Observation]) -> Iterator[Observation]:
         for operation in step.operations:
@@ -87,6 +100,8 @@ class ModelStage:
                 self._do(operation)
             except KnobRefused as error:
                 refused = str(error)
+            except MemoryFault as error:
+                raise ScenarioError(step.step.where, f"on {self.performance.on}, {error}") from None
             scanner = self.scanner
             batch = scanner.take_events()
             yield Observation(
@@ -97,7 +112,14 @@ class ModelStage:
                 batch,
                 tuple(self._teller.tell(batch)),
                 refused,
+                visits=self._visits(),
             )
+
+    def _visits(self) -> tuple[tuple[str, str], ...]:
+        return tuple(
+            (self._plan.name_of(self._names[visit.mm], visit.address), _in_words(visit.branches))
+            for visit in self.scanner.take_visits()
+        )
 
     def _do(self, operation: op.Operation) -> None:
         memory, scanner = self.memory, self.scanner
@@ -151,7 +173,7 @@ class ModelStage:
             case op.Unpin(label):
                 memory.unpin(self._pins.pop(label))
             case op.SetKnob(name, value):
-                scanner.set_knob(name, value)
+                self._set_knob(name, value)
             case op.Scan():
                 scanner.finish_scan()
             case op.Batch(pages):
@@ -174,6 +196,10 @@ class ModelStage:
                 self.memory.map_huge(mm, start, ZERO)
 
 
+def _in_words(branches: tuple[Branch, ...]) -> str:
+    return "; ".join(branch.value.meaning for branch in branches)
+
+
 def perform_on_model(
     plan: Plan,
     profile: Profile,
@@ -182,14 +208,16 @@ def perform_on_model(
     like: Sequence[Observation] = (),
     watch: Watch = lambda _seen: None,
     check_invariants: bool = False,
+    visits: bool = False,
 ) -> Performance:
     """Perform a scenario on the reference scanner.
 
     on: how the result is called. like: a real run's observations; the model then lives in its
-    time. watch: called with each observation. Raises KsmtraceError for a knob that the release
-    hasn't.
+    time. watch: called with each observation. visits: tell what became of each page visit. Raises
+    KsmtraceError for what the release can't do.
     """
     stage = ModelStage(
         plan, profile, on=on or f"ksm:{profile.name}", check_invariants=check_invariants
     )
+    stage.scanner.log_visits(visits)
     return stage.perform(watch=watch, like=like)

@@ -27,7 +27,7 @@ class Observation:
 
     counters: by name, RELATIVE ones from the beginning. processes: ksm_stat by process. events:
     those since the observation before. refused: the errno's name if a knob's write was. begin,
-    end: when ksmd worked, if it did.
+    end: when ksmd worked, if it did. visits: (page, what became of it), where a model was asked.
     """
 
     step: int
@@ -39,6 +39,7 @@ class Observation:
     refused: str = ""
     begin: Moment | None = None
     end: Moment | None = None
+    visits: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass
@@ -55,6 +56,7 @@ class Performance:
     tgids: dict[int, str] = field(default_factory=dict)
     has_events: bool = True
     fields_unknown: tuple[str, ...] = ()
+    notes: list[str] = field(default_factory=list)
 
     def of_step(self, step: PlannedStep) -> list[Observation]:
         """What was observed in one step."""

@@ -5,6 +5,8 @@ docs/model.md#cycle tells the same in words.
 
 from __future__ import annotations
 
+from collections import Counter
+
 from ksmtrace.events.registry import KSM_START_SCAN, KSM_STOP_SCAN
 from ksmtrace.kernel.advisor import AdvisorKnobs, AdvisorState, decide
 from ksmtrace.model import smart_scan
@@ -12,6 +14,7 @@ from ksmtrace.model.branches import Branch
 from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.memory import Frame, Mm
 from ksmtrace.model.state import State
+from ksmtrace.model.state import Visit as VisitRecord
 from ksmtrace.model.structures import MmSlot, RmapItem
 from ksmtrace.model.visit import Visit
 
@@ -79,7 +82,7 @@ class Cycle:
     def batch(self, pages: int) -> None:
         """Visit up to `pages` pages; the end of a full scan ends the batch, too."""
         state = self._state
-        visit = self.visit.cmp_and_merge_page
+        visit = self.visit.cmp_and_merge_page if state.visits is None else self._logged_visit
         exact = state.behaviour.pages_scanned == "exact"
         for _ in range(pages):
             found = self._next()
@@ -93,6 +96,15 @@ class Cycle:
             state.reached[Branch.BATCH_ENDED] += 1
         if state.behaviour.pages_scanned == "per_batch":
             state.pages_scanned += pages + 1
+
+    def _logged_visit(self, page: Frame, item: RmapItem) -> None:
+        """Visit a page and note which branches that took."""
+        state = self._state
+        before = Counter(state.reached)
+        self.visit.cmp_and_merge_page(page, item)
+        taken = tuple(branch for branch in Branch if state.reached[branch] > before[branch])
+        assert state.visits is not None
+        state.visits.append(VisitRecord(item.mm.id, item.address, taken))
 
     def _next(self) -> tuple[Frame, RmapItem] | None:
         """The next page to visit, or None at the end of a full scan (scan_get_next_rmap_item)."""

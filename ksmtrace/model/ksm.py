@@ -17,7 +17,7 @@ from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.cycle import Cycle
 from ksmtrace.model.invariants import assert_invariants
 from ksmtrace.model.memory import Memory, Mm
-from ksmtrace.model.state import Settings, State
+from ksmtrace.model.state import Settings, State, Visit
 from ksmtrace.model.stream import ModelStream
 
 _U32 = 0xFFFFFFFF
@@ -115,6 +115,17 @@ class KsmScanner:
     def take_events(self) -> EventBatch:
         """The events since they were last taken."""
         return self._state.stream.take()
+
+    def log_visits(self, wanted: bool) -> None:
+        """Keep a record of every page visit, to be taken with `take_visits`."""
+        self._state.visits = [] if wanted else None
+
+    def take_visits(self) -> list[Visit]:
+        """The visits since they were last taken."""
+        visits = self._state.visits or []
+        if visits:
+            self._state.visits = []
+        return visits
 
     # What can be read.
 

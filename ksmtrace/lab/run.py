@@ -1,0 +1,115 @@
+"""One scenario in several places, compared: what `lab run` and `simulate` do."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.lab.compare import Comparison, compare
+from ksmtrace.lab.expectations import Disappointment, disappointments
+from ksmtrace.lab.on_model import perform_on_model
+from ksmtrace.lab.performance import Observation, Performance
+from ksmtrace.lab.plan import Plan, plan_scenario
+from ksmtrace.lab.scenario import Scenario, read_scenario
+from ksmtrace.lab.where import Where
+
+SHIPPED = Path(__file__).parent / "scenarios"
+Progress = Callable[[str, int, int], None]
+"""Called with where, step and number of steps."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One scenario, performed in several places. comparisons: the first against each other one."""
+
+    plan: Plan
+    places: tuple[Where, ...]
+    performances: tuple[Performance, ...]
+    comparisons: tuple[Comparison, ...]
+    disappointments: tuple[Disappointment, ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether every counter and event is the same in all places."""
+        return all(comparison.agree for comparison in self.comparisons)
+
+    @property
+    def notes(self) -> list[str]:
+        """What was assumed or left out."""
+        notes = [f"{w.name}: {w.profile.note}" for w in self.places if w.profile.note]
+        return notes + [f"{p.on}: {note}" for p in self.performances for note in p.notes]
+
+
+def shipped_scenarios() -> list[Path]:
+    """The scenarios that come with ksmtrace."""
+    return sorted(SHIPPED.glob("*.toml"))
+
+
+def find_scenario(name: str) -> Path:
+    """A scenario's file: a path, `-` for standard input, or the name of a shipped one."""
+    path = Path(name)
+    if name == "-" or path.is_file():
+        return path
+    shipped = SHIPPED / f"{name}.toml"
+    if shipped.is_file():
+        return shipped
+    raise KsmtraceError(
+        f"there is no scenario {name}",
+        "give a file, or one of those that `ksmtrace lab list` names",
+        Exit.USAGE,
+    )
+
+
+def load_plan(name: str, knobs: Mapping[str, str]) -> Plan:
+    """A scenario's plan, with some knobs set otherwise. Raises KsmtraceError (usage)."""
+    path = find_scenario(name)
+    if name == "-":
+        from ksmtrace.lab.scenario import parse_scenario
+
+        scenario = parse_scenario(sys.stdin.read(), "standard input")
+    else:
+        scenario = read_scenario(path)
+    return plan_scenario(_with_knobs(scenario, knobs))
+
+
+def _with_knobs(scenario: Scenario, knobs: Mapping[str, str]) -> Scenario:
+    merged: dict[str, Any] = {**scenario.knobs, **knobs}
+    return replace(scenario, knobs=merged)
+
+
+def run_everywhere(
+    plan: Plan,
+    places: Sequence[Where],
+    *,
+    on_host: Callable[[Plan, Callable[[Observation], None]], Performance] | None = None,
+    progress: Progress = lambda _where, _step, _steps: None,
+    visits: bool = False,
+) -> Run:
+    """Perform a plan in all places, the real one first, so that models can live in its time.
+
+    on_host: performs on the real kernel, where one of the places is it. visits: models tell what
+    became of every visit. Raises KsmtraceError.
+    """
+    done: dict[str, Performance] = {}
+    like: Sequence[Observation] = ()
+    for place in sorted(places, key=lambda place: not place.real):
+
+        def watch(seen: Observation, name: str = place.name) -> None:
+            progress(name, seen.step, len(plan.steps))
+
+        if place.real:
+            assert on_host is not None
+            done[place.name] = on_host(plan, watch)
+            like = done[place.name].observations
+        else:
+            done[place.name] = perform_on_model(
+                plan, place.profile, on=place.name, like=like, watch=watch, visits=visits
+            )
+    performances = tuple(done[place.name] for place in places)
+    comparisons = tuple(compare(plan, performances[0], other) for other in performances[1:])
+    unmet = tuple(d for performance in performances for d in disappointments(plan, performance))
+    return Run(plan, tuple(places), performances, comparisons, unmet)

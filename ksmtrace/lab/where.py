@@ -1,0 +1,46 @@
+"""Where a scenario is performed, named one way everywhere: host, model, ksm:6.12, ksm:2011."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.kernel.releases import Profile, profile, running_profile
+
+HOST = "host"
+MODEL = "model"
+_HINT = "write host, model (of the running kernel), ksm:6.12, ksm:6.12.117 or ksm:2011"
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place to perform a scenario: the real kernel, or the model of one. name: as asked for."""
+
+    name: str
+    profile: Profile
+    real: bool
+
+
+def parse_where(text: str) -> Where:
+    """The place called `text`. Raises KsmtraceError (usage)."""
+    if text == HOST:
+        return Where(text, running_profile(), real=True)
+    if text == MODEL:
+        return Where(text, running_profile(), real=False)
+    scanner, colon, release = text.partition(":")
+    if scanner != "ksm" or not colon or not release:
+        raise KsmtraceError(f"{text!r} is neither a host nor a scanner", _HINT, Exit.USAGE)
+    return Where(text, profile(release), real=False)
+
+
+def parse_all(texts: list[str], *, models_only: bool) -> list[Where]:
+    """Several places. Raises KsmtraceError (usage) for a double one, or a host among models."""
+    for text in texts:
+        if texts.count(text) > 1:
+            raise KsmtraceError(f"--on {text} is there twice", None, Exit.USAGE)
+    places = [parse_where(text) for text in texts]
+    if models_only and any(place.real for place in places):
+        raise KsmtraceError(
+            "simulate runs models only", "the real ksmd is `ksmtrace lab run`", Exit.USAGE
+        )
+    return places
