@@ -13,13 +13,13 @@ from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.events.batch import EventBatch, concatenate, lost_count
 from ksmtrace.events.registry import KSM_ENTER
 from ksmtrace.kernel.releases import running_profile
+from ksmtrace.kernel.stepper import Stepper, default_knobs, drain_lru_batches, parked
 from ksmtrace.kernel.sysfs import HostSampler, read_knob, read_ksm_stat
 from ksmtrace.lab import operations as op
 from ksmtrace.lab.notation import Teller
 from ksmtrace.lab.performance import RELATIVE, Moment, Observation, Performance, Watch
 from ksmtrace.lab.plan import Plan, PlannedStep
 from ksmtrace.lab.puppeteer import Channel, Puppeteer, nursery
-from ksmtrace.lab.stepper import Stepper, default_knobs, drain_lru_batches, parked
 from ksmtrace.processes.registered import registered_tgids
 
 HOST = "host"

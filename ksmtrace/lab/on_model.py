@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from ksmtrace.kernel.releases import Profile
+from ksmtrace.kernel.stepper import ALL_PAGES
 from ksmtrace.kernel.sysfs import KNOBS_BY_NAME
 from ksmtrace.lab import operations as op
 from ksmtrace.lab.notation import Teller
 from ksmtrace.lab.performance import Moment, Observation, Performance, Watch
 from ksmtrace.lab.plan import Plan, PlannedStep
 from ksmtrace.lab.scenario import ScenarioError
-from ksmtrace.lab.stepper import ALL_PAGES
-from ksmtrace.model.branches import Branch
 from ksmtrace.model.clock import Clock
 from ksmtrace.model.content import PAGE_SIZE, ZERO
 from ksmtrace.model.ksm import KnobRefused, KsmScanner
@@ -40,12 +39,24 @@ class _Clock(Clock):
 class ModelStage:
     """Simulated processes and a simulated ksmd."""
 
-    def __init__(self, plan: Plan, profile: Profile, *, on: str, check_invariants: bool) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        profile: Profile,
+        *,
+        on: str,
+        check_invariants: bool = False,
+        visits: bool = False,
+    ) -> None:
         self._plan = plan
         self.clock = _Clock(visit_ns=VISIT_NS)
         self.memory = Memory()
         self.scanner = KsmScanner(
-            self.memory, kernel=profile, clock=self.clock, check_invariants=check_invariants
+            self.memory,
+            kernel=profile,
+            clock=self.clock,
+            check_invariants=check_invariants,
+            log_visits=visits,
         )
         self.performance = Performance(on, profile)
         self._mms: dict[str, Mm] = {}
@@ -117,7 +128,7 @@ class ModelStage:
 
     def _visits(self) -> tuple[tuple[str, str], ...]:
         return tuple(
-            (self._plan.name_of(self._names[visit.mm], visit.address), _in_words(visit.branches))
+            (self._plan.name_of(self._names[visit.mm], visit.address), "; ".join(visit.steps))
             for visit in self.scanner.take_visits()
         )
 
@@ -196,10 +207,6 @@ class ModelStage:
                 self.memory.map_huge(mm, start, ZERO)
 
 
-def _in_words(branches: tuple[Branch, ...]) -> str:
-    return "; ".join(branch.value.meaning for branch in branches)
-
-
 def perform_on_model(
     plan: Plan,
     profile: Profile,
@@ -217,7 +224,10 @@ def perform_on_model(
     KsmtraceError for what the release can't do.
     """
     stage = ModelStage(
-        plan, profile, on=on or f"ksm:{profile.name}", check_invariants=check_invariants
+        plan,
+        profile,
+        on=on or f"ksm:{profile.name}",
+        check_invariants=check_invariants,
+        visits=visits,
     )
-    stage.scanner.log_visits(visits)
     return stage.perform(watch=watch, like=like)

@@ -5,8 +5,6 @@ docs/model.md#cycle tells the same in words.
 
 from __future__ import annotations
 
-from collections import Counter
-
 from ksmtrace.events.registry import KSM_START_SCAN, KSM_STOP_SCAN
 from ksmtrace.kernel.advisor import AdvisorKnobs, AdvisorState, decide
 from ksmtrace.model import smart_scan
@@ -14,9 +12,9 @@ from ksmtrace.model.branches import Branch
 from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.memory import Frame, Mm
 from ksmtrace.model.state import State
-from ksmtrace.model.state import Visit as VisitRecord
 from ksmtrace.model.structures import MmSlot, RmapItem
 from ksmtrace.model.visit import Visit
+from ksmtrace.model.visit_log import LoggedVisit
 
 
 class Cycle:
@@ -26,9 +24,9 @@ class Cycle:
     will look next) and the rmap_item it passed last.
     """
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, visit: Visit) -> None:
         self._state = state
-        self.visit = Visit(state)
+        self.visit = visit
         self.slots: list[MmSlot] = []
         self.slot: MmSlot | None = None
         self.address = 0
@@ -82,7 +80,7 @@ class Cycle:
     def batch(self, pages: int) -> None:
         """Visit up to `pages` pages; the end of a full scan ends the batch, too."""
         state = self._state
-        visit = self.visit.cmp_and_merge_page if state.visits is None else self._logged_visit
+        visit = self.visit.cmp_and_merge_page
         exact = state.behaviour.pages_scanned == "exact"
         for _ in range(pages):
             found = self._next()
@@ -96,15 +94,6 @@ class Cycle:
             state.reached[Branch.BATCH_ENDED] += 1
         if state.behaviour.pages_scanned == "per_batch":
             state.pages_scanned += pages + 1
-
-    def _logged_visit(self, page: Frame, item: RmapItem) -> None:
-        """Visit a page and note which branches that took."""
-        state = self._state
-        before = Counter(state.reached)
-        self.visit.cmp_and_merge_page(page, item)
-        taken = tuple(branch for branch in Branch if state.reached[branch] > before[branch])
-        assert state.visits is not None
-        state.visits.append(VisitRecord(item.mm.id, item.address, taken))
 
     def _next(self) -> tuple[Frame, RmapItem] | None:
         """The next page to visit, or None at the end of a full scan (scan_get_next_rmap_item)."""
@@ -175,6 +164,8 @@ class Cycle:
             reached[Branch.SMART_SKIP_LEFT_KSM_PAGE] += 1
         elif item.tree is not None:
             reached[Branch.SMART_SKIP_LEFT_TREE] += 1
+        if isinstance(self.visit, LoggedVisit):
+            self.visit.skipped(item)
         self.visit.remove_from_trees(item)
 
     def _item_for(self, slot: MmSlot, mm: Mm, address: int) -> RmapItem:

@@ -17,8 +17,10 @@ from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.cycle import Cycle
 from ksmtrace.model.invariants import assert_invariants
 from ksmtrace.model.memory import Memory, Mm
-from ksmtrace.model.state import Settings, State, Visit
+from ksmtrace.model.state import Settings, State
 from ksmtrace.model.stream import ModelStream
+from ksmtrace.model.visit import Visit
+from ksmtrace.model.visit_log import LoggedVisit, VisitRecord
 
 _U32 = 0xFFFFFFFF
 _BYTES_OF_RMAP_ITEM = 64
@@ -36,7 +38,8 @@ class KsmScanner:
 
     kernel: a release ("6.12", "6.12.117", "2011", "6.12+fork_counters"). knobs: values by their
     name in sysfs. clock: the time it lives in. check_invariants: assert what must hold after every
-    batch. Raises KsmtraceError (usage) for an unknown kernel or knob, KnobRefused for a bad value.
+    batch. log_visits: keep a record of every page visit, for `take_visits`. Raises KsmtraceError
+    (usage) for an unknown kernel or knob, KnobRefused for a bad value.
     """
 
     def __init__(
@@ -47,13 +50,17 @@ class KsmScanner:
         knobs: Mapping[str, object] | None = None,
         clock: Clock | None = None,
         check_invariants: bool = False,
+        log_visits: bool = False,
     ) -> None:
         self.profile = kernel if isinstance(kernel, Profile) else profile(kernel)
         self.behaviour: Behaviour = self.profile.behaviour
         self.memory = memory
         self.clock = clock or Clock()
         self._state = State(memory, self.behaviour, self.clock, ModelStream(self.clock))
-        self._cycle = Cycle(self._state)
+        visit = LoggedVisit(self._state) if log_visits else Visit(self._state)
+        if isinstance(visit, LoggedVisit):
+            visit.begin_log()
+        self._cycle = Cycle(self._state, visit)
         self._check_invariants = check_invariants
         memory.ksm = self
         for name, value in (knobs or {}).items():
@@ -116,16 +123,13 @@ class KsmScanner:
         """The events since they were last taken."""
         return self._state.stream.take()
 
-    def log_visits(self, wanted: bool) -> None:
-        """Keep a record of every page visit, to be taken with `take_visits`."""
-        self._state.visits = [] if wanted else None
-
-    def take_visits(self) -> list[Visit]:
-        """The visits since they were last taken."""
-        visits = self._state.visits or []
-        if visits:
-            self._state.visits = []
-        return visits
+    def take_visits(self) -> list[VisitRecord]:
+        """The visits since they were last taken; none unless they are logged."""
+        visit = self._cycle.visit
+        if not isinstance(visit, LoggedVisit):
+            return []
+        records, visit.records = visit.records, []
+        return records
 
     # What can be read.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 from ksmtrace.kernel.releases import Behaviour
 from ksmtrace.model.branches import Branch
@@ -32,14 +31,6 @@ class Settings:
     advisor_target_scan_time: int = 200
 
 
-class Visit(NamedTuple):
-    """One page visit, for those who want to see each. branches: what happened, in no order."""
-
-    mm: int
-    address: int
-    branches: tuple[Branch, ...]
-
-
 @dataclass
 class State:
     """One scanner's state. The numbers are those of sysfs, full_scans being seqnr."""
@@ -50,7 +41,6 @@ class State:
     stream: ModelStream
     settings: Settings = field(default_factory=Settings)
     reached: Counter[Branch] = field(default_factory=Counter)
-    visits: list[Visit] | None = None
     seqnr: int = 0
     rmap_items: int = 0
     pages_shared: int = 0

@@ -48,7 +48,7 @@ class Visit:
                 return
             if self._went_to_the_zero_page(page, item):
                 return
-        ksm_page = self.stable.search(page)
+        ksm_page = self._search_stable_tree(page)
         if ksm_page is page and stable_node is not None and item.head is stable_node:
             return
         self.remove_from_trees(item)
@@ -64,7 +64,7 @@ class Visit:
         stable_node = self._stable_node_of(page)
         if stable_node is not None and self._is_settled(item, stable_node):
             return
-        ksm_page = self.stable.search(page)
+        ksm_page = self._search_stable_tree(page)
         if ksm_page is page and stable_node is not None and item.head is stable_node:
             return
         self.remove_from_trees(item)
@@ -85,7 +85,7 @@ class Visit:
             self._state.reached[Branch.ALREADY_MERGED] += 1
             return
         self.remove_from_trees(item)
-        ksm_page = self.stable.search(page)
+        ksm_page = self._search_stable_tree(page)
         assert ksm_page is not Busy.BUSY, "no kernel of that age gives up on a locked page"
         if ksm_page is not None:
             self._join(page, item, ksm_page)
@@ -145,6 +145,12 @@ class Visit:
         state.reached[Branch.ZERO_FAILED if err else Branch.ZERO_MERGED] += 1
         return err == 0
 
+    def _search_stable_tree(self, page: Frame) -> Frame | Busy | None:
+        return self.stable.search(page)
+
+    def _search_unstable_tree(self, page: Frame, item: RmapItem) -> Twin | None:
+        return self.unstable.search_or_insert(page, item)
+
     def _join(self, page: Frame, item: RmapItem, ksm_page: Frame) -> None:
         """Map the page onto an existing KSM page; if that fails it waits for the next visit."""
         reached = self._state.reached
@@ -162,7 +168,7 @@ class Visit:
 
     def _find_twin(self, page: Frame, item: RmapItem) -> None:
         """Look for a twin in the unstable tree; two pages with one content become a KSM page."""
-        twin = self.unstable.search_or_insert(page, item)
+        twin = self._search_unstable_tree(page, item)
         if twin is None:
             return
         both_of = page.huge if page.huge is not None and page.huge is twin.page.huge else None

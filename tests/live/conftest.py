@@ -16,8 +16,8 @@ import pytest
 
 from ksmtrace.capture.choose import load_source
 from ksmtrace.kernel.knobs import recover
+from ksmtrace.kernel.stepper import Stepper, parked
 from ksmtrace.kernel.sysfs import KSM, HostSampler
-from ksmtrace.lab.stepper import Stepper, parked
 from ksmtrace.processes.registered import registered_tgids
 
 KSMTRACE = Path(sys.executable).parent / "ksmtrace"

@@ -11,8 +11,8 @@ import pytest
 from ksmtrace.capture.choose import SOURCES
 from ksmtrace.events.batch import concatenate
 from ksmtrace.events.registry import KSM_MERGE_WITH_KSM_PAGE
+from ksmtrace.kernel.stepper import Stepper
 from ksmtrace.kernel.sysfs import KSM
-from ksmtrace.lab.stepper import Stepper
 from ksmtrace.recording.reader import StoredRecording
 from tests.live.conftest import Actor, Recorder, run_ksmtrace
 

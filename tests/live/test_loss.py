@@ -12,7 +12,7 @@ import pytest
 from ksmtrace.errors import Exit
 from ksmtrace.events.batch import concatenate, lost_count, of_kind
 from ksmtrace.events.registry import LOST
-from ksmtrace.lab.stepper import Stepper
+from ksmtrace.kernel.stepper import Stepper
 from ksmtrace.recording.reader import StoredRecording
 from tests.live.conftest import Actor, Recorder, run_ksmtrace
 

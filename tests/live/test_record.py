@@ -15,8 +15,8 @@ import pytest
 
 from ksmtrace.errors import Exit
 from ksmtrace.kernel import host
+from ksmtrace.kernel.stepper import Stepper
 from ksmtrace.kernel.sysfs import read_knob
-from ksmtrace.lab.stepper import Stepper
 from ksmtrace.recording.reader import StoredRecording
 from tests.live.conftest import Actor, Recorder, run_ksmtrace
 
