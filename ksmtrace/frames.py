@@ -59,6 +59,16 @@ class Recording:
         return self._frame("census")
 
     @cached_property
+    def contents(self) -> pd.DataFrame:
+        """What mergeable pages held before and after each scan; empty if that was not recorded."""
+        return self._frame("contents")
+
+    @cached_property
+    def ranks(self) -> pd.DataFrame:
+        """The order of the contents."""
+        return self._frame("ranks")
+
+    @cached_property
     def lost(self) -> int:
         """How many events were lost."""
         events = self.events

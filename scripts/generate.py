@@ -13,6 +13,7 @@ from pathlib import Path
 from ksmtrace.cli.main import COMMANDS, build_parser
 from ksmtrace.events.c_header import c_header
 from ksmtrace.events.docs import events_page
+from ksmtrace.lab.docs import scenarios_page
 from ksmtrace.recording.docs import recording_page
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "bpf/event.h": c_header,
     "docs/events.md": events_page,
     "docs/recording.md": recording_page,
+    "docs/scenarios.md": scenarios_page,
     **{
         f"docs/{verb}.md": partial(command_page, verb)
         for verbs in COMMANDS.values()

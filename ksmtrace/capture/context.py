@@ -265,6 +265,10 @@ class Context:
             yield
         self._process_pace.spend(spent)
 
+    def read_all_regions(self) -> None:
+        """Queue a reading of every known process's regions."""
+        self._jobs.append(self._read_regions(None))
+
     def _read_regions(self, tgids: list[int] | None) -> Job:
         """Write what has changed of the regions; tgids: of whom, None for all that are known."""
         for tgid in list(self._known) if tgids is None else tgids:

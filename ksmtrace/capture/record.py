@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel import host, sysfs
 from ksmtrace.kernel.btf import rmap_item_bytes
 from ksmtrace.kernel.knobs import changed, recover
+from ksmtrace.kernel.stepper import STEPPING_KNOBS, the_stepper
 from ksmtrace.processes.lifecycle import ProcConnector
 from ksmtrace.recording.target import Target
 
@@ -37,6 +38,7 @@ class RecordRequest:
     merge: bool = False
     raw_pointers: bool = False
     cmdlines: bool = False
+    contents: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def record(
         stack.enter_context(signals.installed())
         choice, stream, attach_seconds = _open(stack, request.choice, request.ring_bytes, say)
         # Only now what is slow to import: the events of the meantime wait in the ring.
+        from ksmtrace.capture.stepped import SteppedSession
+        from ksmtrace.recording.contents import ContentBook
         from ksmtrace.recording.writer import RecordingWriter
 
         process_ids_match = host.in_initial_pid_namespace()
@@ -80,7 +84,8 @@ def record(
         sampler = sysfs.HostSampler()
         stack.callback(sampler.close)
         knobs_before = sampler.knobs()
-        stack.enter_context(changed(request.knobs))
+        stepper = the_stepper() if request.contents else None
+        stack.enter_context(changed(request.knobs | (STEPPING_KNOBS if stepper else {})))
         namer = RawPointers() if request.raw_pointers else Pseudonyms()
         writer = RecordingWriter(request.target, _facts(request, choice, knobs_before), namer)
         command: Command | None = None
@@ -99,17 +104,33 @@ def record(
                 process_ids_match=process_ids_match,
             )
             context.search_for_processes = connector is None
-            session = Session(
-                stream,
-                writer,
-                context,
-                signals,
-                request.options,
-                connector=connector,
-                launch=launch if request.command else None,
-                status=status,
-                nothing_to_wait_for=lambda: no_scan_can_end(context),
-            )
+            session: Session | SteppedSession
+            if stepper is not None:
+                book = stack.enter_context(closing(ContentBook(namer, writer.folder)))
+                session = SteppedSession(
+                    stream,
+                    writer,
+                    context,
+                    signals,
+                    request.options,
+                    stepper=stepper,
+                    book=book,
+                    connector=connector,
+                    launch=launch if request.command else None,
+                    status=status,
+                )
+            else:
+                session = Session(
+                    stream,
+                    writer,
+                    context,
+                    signals,
+                    request.options,
+                    connector=connector,
+                    launch=launch if request.command else None,
+                    status=status,
+                    nothing_to_wait_for=lambda: no_scan_can_end(context),
+                )
             say(f"recording to {request.target.path} (attached in {1000 * attach_seconds:.0f} ms)")
             ended = session.run()
             command_status = command.end() if command else None
@@ -187,6 +208,7 @@ def _facts(request: RecordRequest, choice: Choice, knobs: dict[str, str]) -> dic
     return {
         "ksmtrace": __version__,
         "kernel": host.kernel_release(),
+        "kernel_build": host.kernel_build(),
         "machine": host.machine(),
         "cpus": host.CPUS,
         "memory_bytes": host.memory_bytes(),

@@ -125,6 +125,23 @@ def _wanted(batch: EventBatch, pids: frozenset[int]) -> npt.NDArray[np.bool_]:
     return wanted
 
 
+def ended_by(
+    options: Options, progress: Progress, signals: Signals, command_fd: int | None
+) -> str | None:
+    """What ends a capture now: a signal's name, duration, scans, command; None: it goes on.
+
+    command_fd: becomes readable when the traced command has ended.
+    """
+    if signals.caught:
+        return signals.caught[0]
+    reasons = {
+        "duration": options.duration is not None and progress.seconds >= options.duration,
+        "scans": options.scans is not None and progress.scans >= options.scans,
+        "command": command_fd is not None and _readable(command_fd),
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
+
+
 class Session:
     """Pumps a stream into a consumer and a context until something ends it.
 
@@ -250,16 +267,10 @@ class Session:
             self._in_scan = kind == KSM_START_SCAN.id
 
     def _ended(self, busy: bool) -> str | None:
-        options, progress = self._options, self.progress
-        if self._signals.caught:
-            return self._signals.caught[0]
-        reasons = {
-            "duration": options.duration is not None and progress.seconds >= options.duration,
-            "scans": options.scans is not None and progress.scans >= options.scans,
-            "command": self._command_fd is not None and _readable(self._command_fd),
-            "source": self._stream.exhausted,
-        }
-        ended = next((reason for reason, holds in reasons.items() if holds), None)
+        options = self._options
+        ended = ended_by(options, self.progress, self._signals, self._command_fd)
+        if ended is None and self._stream.exhausted:
+            ended = "source"
         waits_for_scans = options.scans is not None and not busy and self._command_fd is None
         if ended is None and waits_for_scans and options.pids is None:
             return "nothing" if self._nothing_to_wait_for() else None

@@ -77,10 +77,17 @@ def _on_host(
 ) -> Callable[[Plan, Callable[[Observation], None]], Performance]:
     def perform(plan: Plan, watch: Callable[[Observation], None]) -> Performance:
         from ksmtrace.lab.on_kernel import host_stage
+        from ksmtrace.lab.recorder import record_performance
+        from ksmtrace.recording.target import Target
 
+        target = Target(args.record, force=args.force) if args.record is not None else None
         with host_stage(args.backend) as host:
             print(f"ksmtrace: events by {host.source.name}, {host.why}", file=sys.stderr)
-            return host.perform(plan, watch=watch)
+            if target is None:
+                return host.perform(plan, watch=watch)
+            performance = record_performance(host, plan, target, watch=watch)
+        print(f"ksmtrace: kept as {args.record}", file=sys.stderr)
+        return performance
 
     return perform
 

@@ -9,6 +9,7 @@ examples:
   sudo ksmtrace record --run -o py.ksm --merge -- python3 server.py
   sudo ksmtrace record --set pages_to_scan=5000 --scans 3
   sudo ksmtrace record --pid 1234 5678 --strict
+  sudo ksmtrace record --contents --scans 5 --interval 2 -o exact.ksm
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="set knobs while recording",
     )
     add("--merge", action="store_true", help="opt the command's whole memory in")
+    add("--contents", action="store_true", help="step ksmd, and keep digests of what pages hold")
     add("--raw-pointers", action="store_true", help="store kernel addresses as they are")
     add("--cmdlines", action="store_true", help="store command lines, not only names")
     add("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="run CMD and end with it")
@@ -76,6 +78,8 @@ def run(args: argparse.Namespace) -> int:
 
     command = _command(args)
     knobs = _knobs(args)
+    if args.contents:
+        _check_contents(args, knobs)
     ring_bytes = _ring_bytes(args.ring)
     output = args.output or Path(time.strftime("ksm-%Y%m%d-%H%M%S.ksm"))
     target = Target(output, force=args.force)
@@ -84,7 +88,10 @@ def run(args: argparse.Namespace) -> int:
     if (restored := tidy_up()) is not None:
         _say(f"restored what a killed run had left: {restored}")
     _say(f"backend {choice.source.name}: {choice.why}")
-    _warn_if_idle(knobs)
+    if args.contents:
+        _say("everything is unmerged now, and ksmd is driven scan by scan (--contents)")
+    else:
+        _warn_if_idle(knobs)
     line = StatusLine(sys.stderr)
     recorded = record(
         RecordRequest(
@@ -103,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
             merge=args.merge,
             raw_pointers=args.raw_pointers,
             cmdlines=args.cmdlines,
+            contents=args.contents,
         ),
         status=line.progress,
         sealing=line.sealing,
@@ -164,6 +172,24 @@ def _knobs(args: argparse.Namespace) -> dict[str, str]:
             raise KsmtraceError("--run and --set run contradict", "leave one out", Exit.USAGE)
         knobs["run"] = "1"
     return knobs
+
+
+def _check_contents(args: argparse.Namespace, knobs: dict[str, str]) -> None:
+    from ksmtrace.kernel.stepper import STEPPING_KNOBS
+    from ksmtrace.processes.census import census_obstacle
+
+    for name in STEPPING_KNOBS:
+        if name in knobs:
+            raise KsmtraceError(
+                f"--contents drives ksmd itself, so {name} can't be set", "leave it out", Exit.USAGE
+            )
+    if args.pid:
+        raise KsmtraceError("--contents needs every process", "leave --pid out", Exit.USAGE)
+    obstacle = census_obstacle()
+    if obstacle is not None:
+        raise KsmtraceError(
+            "the pages' contents can't be read here", obstacle.remedy, Exit.HOST_CANNOT
+        )
 
 
 def _ring_bytes(mebibytes: int) -> int:

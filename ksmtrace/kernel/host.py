@@ -23,6 +23,11 @@ def kernel_release() -> str:
     return platform.release()
 
 
+def kernel_build() -> str:
+    """As `uname -v` prints it: Debian's has the true version number."""
+    return platform.version()
+
+
 def machine() -> str:
     """The processor architecture, as `uname -m` prints it."""
     return platform.machine()

@@ -100,11 +100,26 @@ def expect(holds: Callable[[], bool], otherwise: str) -> None:
         time.sleep(0.0005)
 
 
+STEPPING_KNOBS = {
+    "run": "0",
+    "pages_to_scan": str(ALL_PAGES),
+    "sleep_millisecs": str(_HUGE_SLEEP),
+}
+"""What must be set before ksmd can be stepped."""
+
+
 def default_knobs() -> dict[str, str]:
     """Every knob of this kernel with its default, but stopped and ready to be stepped."""
     knobs = {knob.name: knob.default for knob in KNOBS if read_knob(knob.name) is not None}
-    stepping = {"run": "0", "pages_to_scan": str(ALL_PAGES), "sleep_millisecs": str(_HUGE_SLEEP)}
-    return knobs | stepping
+    return knobs | STEPPING_KNOBS
+
+
+def the_stepper() -> Stepper:
+    """A stepper for this machine's ksmd; STEPPING_KNOBS must be set. Raises KsmtraceError."""
+    pid = ksmd_pid()
+    if pid is None:
+        raise KsmtraceError("there is no ksmd", "boot a kernel with CONFIG_KSM=y", Exit.HOST_CANNOT)
+    return Stepper(pid)
 
 
 @contextmanager
@@ -115,12 +130,9 @@ def parked(
 
     Raises KsmtraceError where there is no ksmd or its knobs can't be changed.
     """
-    pid = ksmd_pid()
-    if pid is None:
-        raise KsmtraceError("there is no ksmd", "boot a kernel with CONFIG_KSM=y", Exit.HOST_CANNOT)
+    stepper = the_stepper()
     wanted = default_knobs() | dict(knobs or {})
     with changed(wanted, directory) if directory else changed(wanted):
-        stepper = Stepper(pid)
         stepper.park()
         stepper.unmerge()
         try:

@@ -6,6 +6,7 @@ import errno
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from typing import Protocol
 
 from ksmtrace.capture.choose import choose_source
 from ksmtrace.capture.source import EventStream, Source
@@ -29,6 +30,22 @@ _REFUSALS = {errno.EBUSY: "EBUSY", errno.EINVAL: "EINVAL"}
 _NOT_KSM_NOW = ("ksmd_cpu_ns",)
 
 
+class Attendant(Protocol):
+    """Somebody who wants to look at the processes before and after each operation."""
+
+    def before(self, operation: op.Operation, tgids: list[int], full_scans: int) -> None:
+        """Before it. tgids: the living processes."""
+        ...
+
+    def after(self, operation: op.Operation, tgids: list[int], full_scans: int) -> None:
+        """After it, before its events are read; full_scans as before it."""
+        ...
+
+    def end(self) -> None:
+        """After the last one, while the processes still live."""
+        ...
+
+
 class Host:
     """The real kernel, ready for one scenario after another. Use `host_stage` to get it."""
 
@@ -43,12 +60,18 @@ class Host:
         self.sampler = HostSampler()
         self._channel = channel
 
-    def perform(self, plan: Plan, *, watch: Watch = lambda _seen: None) -> Performance:
+    def perform(
+        self,
+        plan: Plan,
+        *,
+        watch: Watch = lambda _seen: None,
+        attend: Attendant | None = None,
+    ) -> Performance:
         """Perform a scenario; afterwards nothing of it is left. Raises KsmtraceError."""
         self._reset_knobs(plan.knobs)
         puppeteer = Puppeteer(self._channel)
         try:
-            return _Run(self, plan, puppeteer).perform(watch)
+            return _Run(self, plan, puppeteer, attend).perform(watch)
         finally:
             puppeteer.clear()
             self.stepper.park()
@@ -165,14 +188,17 @@ def host_stage(backend: str = "auto") -> Iterator[Host]:
 class _Run:
     """One scenario's performance."""
 
-    def __init__(self, host: Host, plan: Plan, puppeteer: Puppeteer) -> None:
+    def __init__(
+        self, host: Host, plan: Plan, puppeteer: Puppeteer, attend: Attendant | None
+    ) -> None:
         self._host = host
+        self._attend = attend
         self._plan = plan
         self._puppets = puppeteer
         self._advised = plan.knobs.get("advisor_mode", "none") != "none"
         self._paced = self._advised or "pages_to_scan" in plan.knobs
         self.performance = Performance(
-            HOST, host.profile, fields_unknown=tuple(host.source.fields_unknown)
+            HOST, host.profile, fields_unknown=tuple(host.source.fields_unknown), real=True
         )
         self._pids: dict[str, int] = {}
         self._mms: dict[int, str] = {}
@@ -190,6 +216,8 @@ class _Run:
                 seen = self._observe(step, operation)
                 self.performance.observations.append(seen)
                 watch(seen)
+        if self._attend is not None:
+            self._attend.end()
         return self.performance
 
     def _observe(self, step: PlannedStep, operation: op.Operation) -> Observation:
@@ -199,6 +227,10 @@ class _Run:
         works = isinstance(operation, op.Scan | op.Batch)
         if works:
             begin = host.moment()
+        scans = host.stepper.full_scans()
+        if self._attend is not None:
+            self._attend.before(operation, list(self._pids.values()), scans)
+            drain_lru_batches()
         try:
             self._do(operation)
         except OSError as error:
@@ -207,6 +239,8 @@ class _Run:
             refused = _REFUSALS[error.errno]
         if works:
             end = host.moment()
+        if self._attend is not None:
+            self._attend.after(operation, list(self._pids.values()), scans)
         batch = host.read_events()
         for mm in batch["mm"][batch["kind"] == KSM_ENTER.id].tolist():
             self._mms.pop(mm, None)
@@ -224,6 +258,7 @@ class _Run:
             refused,
             begin,
             end,
+            tgids={pid: name for name, pid in self._pids.items()},
         )
 
     def _process_of(self, mm: int, tgid: int) -> str:

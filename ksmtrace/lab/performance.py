@@ -28,6 +28,7 @@ class Observation:
     counters: by name, RELATIVE ones from the beginning. processes: ksm_stat by process. events:
     those since the observation before. refused: the errno's name if a knob's write was. begin,
     end: when ksmd worked, if it did. visits: (page, what became of it), where a model was asked.
+    tgids: the living processes by id, on the host.
     """
 
     step: int
@@ -40,6 +41,7 @@ class Observation:
     begin: Moment | None = None
     end: Moment | None = None
     visits: tuple[tuple[str, str], ...] = ()
+    tgids: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -57,6 +59,7 @@ class Performance:
     has_events: bool = True
     fields_unknown: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
+    real: bool = False
 
     def of_step(self, step: PlannedStep) -> list[Observation]:
         """What was observed in one step."""

@@ -23,7 +23,7 @@ PROT_NONE, PROT_READ, PROT_WRITE = 0, 1, 2
 MAP_PRIVATE, MAP_ANONYMOUS, MAP_FIXED_NOREPLACE = 2, 0x20, 0x100000
 MADV_DONTNEED, MADV_MERGEABLE, MADV_UNMERGEABLE, MADV_HUGEPAGE, MADV_NOHUGEPAGE = 4, 12, 13, 14, 15
 MREMAP_MAYMOVE, MREMAP_FIXED = 1, 2
-PR_SET_PDEATHSIG, PR_SET_MEMORY_MERGE, PR_GET_MEMORY_MERGE = 1, 67, 68
+PR_SET_NAME, PR_SET_MEMORY_MERGE, PR_GET_MEMORY_MERGE = 15, 67, 68
 ADVICE = {"mergeable": MADV_MERGEABLE, "unmergeable": MADV_UNMERGEABLE, "discard": MADV_DONTNEED}
 ACCESS = {"write": PROT_READ | PROT_WRITE, "read": PROT_READ, "none": PROT_NONE}
 
@@ -114,11 +114,12 @@ class Puppet:
         finally:
             os.close(pipe)
 
-    def do_fork(self, channel: int) -> None:
+    def do_fork(self, name: str, channel: int) -> None:
         if os.fork() == 0:
+            comm = ctypes.create_string_buffer(name.encode())
+            libc.prctl(PR_SET_NAME, ctypes.addressof(comm), 0, 0, 0)
             # An exit is seen by the end of the channel, so nobody else may hold it open.
             self.channel.close()
-            libc.prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0)
             self.channel = socket.socket(fileno=channel)
             send(self.channel, os.getpid())
             self.obey()

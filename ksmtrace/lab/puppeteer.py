@@ -66,7 +66,7 @@ class Puppeteer:
         """Fork a process; from the nursery if no parent is named. Returns its process id."""
         ours, theirs = socket.socketpair()
         source = self._nursery if parent is None else self.puppets[parent]
-        source.tell("fork", fds=(theirs.fileno(),))
+        source.tell("fork", name, fds=(theirs.fileno(),))
         theirs.close()
         channel = self.puppets[name] = Channel(ours)
         channel.hello()

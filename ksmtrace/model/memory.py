@@ -182,7 +182,7 @@ class Memory:
         self.ksm: Ksm | None = None
         self._next_pfn = 0x1000
         self._next_mm = 1
-        self.zero_frame = self._new_frame(ZERO, 0)
+        self.zero_frame = self.new_frame(ZERO, 0)
         self.zero_frame.pins = 1
 
     # What programs do.
@@ -215,10 +215,10 @@ class Memory:
             raise MemoryFault(f"a huge page needs untouched memory at {start:#x}")
         huge = HugePage()
         for address in range(start, end, PAGE_SIZE):
-            frame = self._new_frame(content, nid)
+            frame = self.new_frame(content, nid)
             frame.huge = huge
             huge.frames.append(frame)
-            self._map_frame(mm, address, frame)
+            self.map_frame(mm, address, frame)
         mm.addresses_changed()
 
     def write(self, mm: Mm, address: int, content: bytes, nid: int = 0) -> None:
@@ -227,7 +227,7 @@ class Memory:
         frame = mm.pages.get(address)
         if frame is None or frame is self.zero_frame:
             self.unmap_page(mm, address)
-            self._map_frame(mm, address, self._new_frame(content, nid))
+            self.map_frame(mm, address, self.new_frame(content, nid))
             mm.addresses_changed()
             return
         if frame.ksm:
@@ -404,8 +404,8 @@ class Memory:
                 return
         if address in mm.ksm_zero and behaviour.zero_pages == "counted":
             self.unmap_page(mm, address)
-            frame = self._new_frame(ZERO, 0)
-            self._map_frame(mm, address, frame)
+            frame = self.new_frame(ZERO, 0)
+            self.map_frame(mm, address, frame)
         elif frame.ksm:
             self._copy(mm, address, frame)
         else:
@@ -470,15 +470,17 @@ class Memory:
         """Copy on write."""
         if frame.ksm:
             self.cow_ksm += 1
-        copy = self._new_frame(frame.content, frame.nid)
+        copy = self.new_frame(frame.content, frame.nid)
         self.replace_page(mm, address, copy)
         return copy
 
-    def _new_frame(self, content: bytes, nid: int) -> Frame:
+    def new_frame(self, content: bytes, nid: int = 0) -> Frame:
+        """A frame that nobody maps yet."""
         self._next_pfn += 1
         return Frame(self._next_pfn, content, nid)
 
-    def _map_frame(self, mm: Mm, address: int, frame: Frame) -> None:
+    def map_frame(self, mm: Mm, address: int, frame: Frame) -> None:
+        """Map a frame where nothing is mapped. The caller says `addresses_changed`."""
         frame.mapcount += 1
         mm.pages[address] = frame
 

@@ -23,7 +23,8 @@ CENSUS: np.dtype[np.void] = np.dtype([("tgid", "<u4"), ("addr", "<u8"), ("pfn", 
 
 _PRESENT = np.uint64(1 << 63)
 _PFN = np.uint64((1 << 55) - 1)
-_KPF_KSM = np.uint64(1 << 21)
+KPF_KSM = np.uint64(1 << 21)
+KPF_ZERO_PAGE = np.uint64(1 << 24)
 _PAGES_AT_ONCE = 1 << 12
 _REGIONS_AT_ONCE = 256
 _FLAGS_AT_ONCE = 512
@@ -41,8 +42,10 @@ def census_obstacle(proc: Path = PROC) -> Obstacle | None:
     return None
 
 
-def _is_ksm(flags_file: int, frames: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
-    """Which frames are KSM pages. Frames near each other are looked up in one read."""
+def frames_with(
+    flags_file: int, frames: npt.NDArray[np.uint64], flag: np.uint64
+) -> npt.NDArray[np.bool_]:
+    """Which frames have a flag in /proc/kpageflags; frames near each other in one read."""
     distinct, where = np.unique(frames, return_inverse=True)
     flags = np.zeros(len(distinct), "<u8")
     begin = 0
@@ -55,8 +58,22 @@ def _is_ksm(flags_file: int, frames: npt.NDArray[np.uint64]) -> npt.NDArray[np.b
         known = offsets < len(words)
         flags[begin:end][known] = words[offsets[known]]
         begin = end
-    ksm: npt.NDArray[np.bool_] = (flags & _KPF_KSM) != 0
-    return ksm[where]
+    found: npt.NDArray[np.bool_] = (flags & flag) != 0
+    return found[where]
+
+
+def present_pages(
+    pagemap: int, start: int, end: int
+) -> Iterator[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.uint64]]]:
+    """(first page's number, which pages after it are present, their frames), in chunks."""
+    for first in range(start // PAGE_BYTES, end // PAGE_BYTES, _PAGES_AT_ONCE):
+        count = min(_PAGES_AT_ONCE, end // PAGE_BYTES - first)
+        try:
+            entries = np.frombuffer(os.pread(pagemap, count * 8, first * 8), "<u8")
+        except OSError:
+            return
+        present = np.flatnonzero((entries & _PRESENT) != 0)
+        yield first, present, entries[present] & _PFN
 
 
 def take_census(tgid: int, proc: Path = PROC) -> Iterator[npt.NDArray[np.void]]:
@@ -86,15 +103,8 @@ def take_census(tgid: int, proc: Path = PROC) -> Iterator[npt.NDArray[np.void]]:
 def _region(
     tgid: int, pagemap: int, flags_file: int, start: int, end: int
 ) -> Iterator[npt.NDArray[np.void]]:
-    for first in range(start // PAGE_BYTES, end // PAGE_BYTES, _PAGES_AT_ONCE):
-        count = min(_PAGES_AT_ONCE, end // PAGE_BYTES - first)
-        try:
-            entries = np.frombuffer(os.pread(pagemap, count * 8, first * 8), "<u8")
-        except OSError:
-            return
-        present = np.flatnonzero((entries & _PRESENT) != 0)
-        frames = entries[present] & _PFN
-        ksm = _is_ksm(flags_file, frames)
+    for first, present, frames in present_pages(pagemap, start, end):
+        ksm = frames_with(flags_file, frames, KPF_KSM)
         rows = np.empty(int(ksm.sum()), CENSUS)
         rows["tgid"] = tgid
         rows["addr"] = (present[ksm].astype(np.uint64) + np.uint64(first)) * np.uint64(PAGE_BYTES)

@@ -27,14 +27,18 @@ different stays different, objects in one page (or 512 neighbouring frames) stay
 key is thrown away. It hides where things lie; it is no encryption. Command lines are stored only
 with `--cmdlines`.
 
-`manifest.json` says how it was made: `format`, `kernel`, `machine`, `cpus`, `memory_bytes`,
+`manifest.json` says how it was made: `format`, `kernel`, `kernel_build`, `machine`, `cpus`, `memory_bytes`,
 `page_bytes`, `rmap_item_bytes`, `backend` and why it was chosen, `fields_unknown`, `knobs` before
 and `knobs_set`, `clock` and `clock_end` (the same moments on the monotonic and the wall clock),
 `duration_s`, `events`, `lost`, `ended` (null: cut), `sealed`, `command` and `command_status`,
-`notes`, and the rows of each table.
+`notes`, and the rows of each table. A lab run's has `lab`: the `scenario`, and its `processes` by
+id.
 
 A null is a thing not known, or not said by that kind of row; it is never a zero.
 """
+
+
+_ONLY_WITH = " Only with `record --contents` or `lab run --record`."
 
 
 def recording_page() -> str:
@@ -47,7 +51,8 @@ def _tables() -> Iterator[str]:
         yield ""
         yield f"## {table.name}"
         yield ""
-        yield f"{table.meaning[0].upper()}{table.meaning[1:]}."
+        optional = _ONLY_WITH if table.optional else ""
+        yield f"{table.meaning[0].upper()}{table.meaning[1:]}.{optional}"
         yield ""
         yield "| column | type | meaning |"
         yield "|---|---|---|"

@@ -72,7 +72,7 @@ class StoredRecording:
             raise _bad(f"{path} is a file; a recording is a folder", "name the .ksm folder")
         self.manifest = self._manifest()
         for name in TABLES:
-            if self._file(name) is None:
+            if self._file(name) is None and not TABLES[name].optional:
                 raise _bad(
                     f"{path} is incomplete: its table {name} is missing",
                     "copy the whole folder again",
@@ -123,7 +123,8 @@ class StoredRecording:
     def record_batches(self, name: str) -> Iterator[pa.RecordBatch]:
         """A table's rows, a chunk at a time. Of an unsealed table, as far as it was written."""
         path = self._file(name)
-        assert path is not None
+        if path is None:
+            return
         try:
             if path.suffix == ".parquet":
                 with pq.ParquetFile(path) as file:

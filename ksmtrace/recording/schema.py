@@ -36,6 +36,8 @@ class Table:
     name: str
     meaning: str
     columns: tuple[Column, ...]
+    optional: bool = False
+    """Whether a recording may lack it; then it has no rows."""
 
 
 _TS = Column("ts", "uint64", "nanoseconds of CLOCK_MONOTONIC")
@@ -82,7 +84,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                 "samples of sysfs, vmstat and ksmd (tgid null) and of ksm_stat (tgid set)",
                 (
                     _TS,
-                    Column("reason", "string", "start, scan, interval or end"),
+                    Column("reason", "string", "start, scan, interval, step (in the lab) or end"),
                     Column("seq", "uint64", "the last full scan that had ended, if reason is scan"),
                     Column("tgid", "uint32", "the process; null for the host"),
                     *_counter_columns(),
@@ -127,6 +129,33 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                     Column("addr", "uint64", "virtual address"),
                     Column("pfn", "uint64", "frame of the KSM page, named as in events"),
                 ),
+            ),
+            Table(
+                "contents",
+                "what mergeable pages held before and after each full scan, while ksmd stood"
+                " still: a row where that differs from the row before",
+                (
+                    _TS,
+                    Column("seq", "uint64", "the full scan"),
+                    Column("phase", "string", "before or after it"),
+                    Column("tgid", "uint32", "process id"),
+                    Column("addr", "uint64", "virtual address"),
+                    Column("digest", "uint64", "keyed digest of the page; null: no page there"),
+                    Column("pfn", "uint64", "its frame, named as in events"),
+                    Column("ksm", "bool", "it is a KSM page"),
+                ),
+                optional=True,
+            ),
+            Table(
+                "ranks",
+                "the order of all contents, as memcmp() has it, which a digest loses",
+                (
+                    _TS,
+                    Column("digest", "uint64", "as in contents"),
+                    Column("rank", "uint64", "how many contents of this recording are smaller"),
+                    Column("zero", "bool", "it is the page full of zeroes"),
+                ),
+                optional=True,
             ),
         )
     }

@@ -1,0 +1,118 @@
+"""Matching two streams of events, up to the names that can't be equal.
+
+What can't be equal is compared up to renaming: page frames, address spaces and rmap_items have
+other numbers on each side, but what is one thing on the model's side must always be the same on
+the other. It is asked that way round because a real kernel uses numbers again, a model never.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ksmtrace.events.batch import EventBatch
+from ksmtrace.events.registry import (
+    BY_ID,
+    INTO_EXISTING,
+    KSM_ENTER,
+    KSM_EXIT,
+    KSM_MERGE_ONE_PAGE,
+    KSM_MERGE_WITH_KSM_PAGE,
+    KSM_REMOVE_KSM_PAGE,
+    KSM_REMOVE_RMAP_ITEM,
+    MAPCOUNT_SHIFT,
+)
+
+_WITH_FRAMES = (
+    KSM_MERGE_ONE_PAGE.id, KSM_MERGE_WITH_KSM_PAGE.id, KSM_REMOVE_RMAP_ITEM.id,
+    KSM_REMOVE_KSM_PAGE.id,
+)  # fmt: skip
+_WITH_ITEMS = _WITH_FRAMES[:3]
+_WITH_MM = (KSM_ENTER.id, KSM_EXIT.id, *_WITH_ITEMS)
+
+
+class EventMatcher:
+    """Matches two streams event by event; remembers what stands for what.
+
+    first, second: each side's processes by id. unknown: slots that one side can't fill.
+    first_reuses: the first side is the one that uses numbers again.
+    """
+
+    def __init__(
+        self,
+        first: Mapping[int, str],
+        second: Mapping[int, str],
+        unknown: Collection[str] = (),
+        *,
+        first_reuses: bool = True,
+    ) -> None:
+        self._first_reuses = first_reuses
+        self._first = first
+        self._second = second
+        self._addresses = "addr" not in unknown
+        self._owners = "tgid" not in unknown
+        self._details = "arg" not in unknown and self._addresses
+        self._frames: dict[int, int] = {}
+        self._mms: dict[int, int] = {}
+        self._items: dict[int, int] = {}
+
+    def first_difference(self, mine: EventBatch, theirs: EventBatch) -> tuple[int, str] | None:
+        """(number, why) of the first event that isn't the same, or None. The streams go on."""
+        for at in range(max(len(mine), len(theirs))):
+            if at >= len(mine) or at >= len(theirs):
+                return at, "one side has an event more"
+            if why := self._differs(mine[at], theirs[at]):
+                return at, why
+        return None
+
+    def _differs(self, one: Any, other: Any) -> str:
+        """Why two events are not the same, or "" if they are."""
+        kind = int(one["kind"])
+        if kind != int(other["kind"]):
+            return f"{BY_ID[kind].name} against {BY_ID[int(other['kind'])].name}"
+        if int(one["err"]) != int(other["err"]):
+            return "err"
+        if kind in _WITH_MM and (why := self._other_mm(one, other)):
+            return why
+        if kind in _WITH_FRAMES and self._is_another(
+            self._frames, int(one["pfn"]), int(other["pfn"])
+        ):
+            return "page frame"
+        if kind in _WITH_ITEMS and self._is_another(
+            self._items, int(one["item"]), int(other["item"])
+        ):
+            return "rmap_item"
+        if kind == KSM_ENTER.id:
+            return "how it was entered" if self._details and one["arg"] != other["arg"] else ""
+        if kind in _WITH_FRAMES:
+            if self._addresses and int(one["addr"]) != int(other["addr"]):
+                return "address"
+        elif int(one["addr"]) != int(other["addr"]):
+            return "number"
+        if kind == KSM_MERGE_WITH_KSM_PAGE.id and not self._details:
+            return "" if not (one["arg"] ^ other["arg"]) & INTO_EXISTING else "ksm_page"
+        return (
+            ""
+            if one["arg"] == other["arg"]
+            else _about_arg(kind, int(one["arg"]), int(other["arg"]))
+        )
+
+    def _other_mm(self, one: Any, other: Any) -> str:
+        if self._is_another(self._mms, int(one["mm"]), int(other["mm"])):
+            return "address space"
+        if not self._owners or not one["tgid"] or not other["tgid"]:
+            return ""
+        names = self._first.get(int(one["tgid"])), self._second.get(int(other["tgid"]))
+        return "" if names[0] == names[1] else "process"
+
+    def _is_another(self, known: dict[int, int], mine: int, theirs: int) -> bool:
+        key, value = (theirs, mine) if self._first_reuses else (mine, theirs)
+        return known.setdefault(key, value) != value
+
+
+def _about_arg(kind: int, one: int, other: int) -> str:
+    if kind != KSM_MERGE_WITH_KSM_PAGE.id:
+        return "number of rmap_items"
+    if (one ^ other) & INTO_EXISTING:
+        return "ksm_page"
+    return "mapcount" if one >> MAPCOUNT_SHIFT != other >> MAPCOUNT_SHIFT else "first sight"
