@@ -66,9 +66,12 @@ class _Pace:
         self._ready = 0.0
         self._queued = False
 
-    def claim(self) -> bool:
-        """Whether a reading may be made now; if so it is under way until `spend` is called."""
-        if self._queued or time.monotonic() < self._ready:
+    def claim(self, *, at_once: bool = False) -> bool:
+        """Whether a reading may be made now; if so it is under way until `spend` is called.
+
+        at_once: never mind when the last one was.
+        """
+        if self._queued or (time.monotonic() < self._ready and not at_once):
             return False
         self._queued = True
         return True
@@ -265,8 +268,10 @@ class Context:
             yield
         self._process_pace.spend(spent)
 
-    def read_all_regions(self) -> None:
-        """Queue a reading of every known process's regions."""
+    def find_everything(self) -> None:
+        """Queue a search for registered processes, and a reading of all their regions."""
+        if self._process_ids_match and self._search_pace.claim(at_once=True):
+            self._jobs.append(self._search())
         self._jobs.append(self._read_regions(None))
 
     def _read_regions(self, tgids: list[int] | None) -> Job:

@@ -84,7 +84,7 @@ class SteppedSession:
     def _scan(self) -> None:
         """One full scan between two looks at the contents."""
         seq = self._stepper.full_scans()
-        self._context.read_all_regions()
+        self._context.find_everything()
         self._work()
         self._contents(seq, "before")
         self._stepper.batch()

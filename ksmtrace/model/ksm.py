@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields
+from types import MappingProxyType
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.events.batch import EventBatch
@@ -27,6 +28,16 @@ _BYTES_OF_RMAP_ITEM = 64
 _BOOLEANS = {"use_zero_pages", "smart_scan"}
 _TRUE, _FALSE = {"1", "y", "Y", "on"}, {"0", "n", "N", "off"}
 _DEFAULTS = {field.name: field.default for field in fields(Settings)}
+
+
+NOT_MODELLED: Mapping[str, str] = MappingProxyType(
+    {
+        "ksm_swpin_copy": "there is no swap",
+        "ksmd_cpu_ns": "the clock that the scanner is given has it; nothing is measured",
+        "sleep_millisecs": "kept, without effect: time passes only as the clock is told",
+    }
+)
+"""Counters and knobs of the kernel that the model has not, or not fully, and why."""
 
 
 class KnobRefused(Exception):

@@ -27,12 +27,12 @@ different stays different, objects in one page (or 512 neighbouring frames) stay
 key is thrown away. It hides where things lie; it is no encryption. Command lines are stored only
 with `--cmdlines`.
 
-`manifest.json` says how it was made: `format`, `kernel`, `kernel_build`, `machine`, `cpus`, `memory_bytes`,
-`page_bytes`, `rmap_item_bytes`, `backend` and why it was chosen, `fields_unknown`, `knobs` before
-and `knobs_set`, `clock` and `clock_end` (the same moments on the monotonic and the wall clock),
-`duration_s`, `events`, `lost`, `ended` (null: cut), `sealed`, `command` and `command_status`,
-`notes`, and the rows of each table. A lab run's has `lab`: the `scenario`, and its `processes` by
-id.
+`manifest.json` says how it was made: `format`, `kernel`, `kernel_build`, `machine`, `cpus`,
+`memory_bytes`, `page_bytes`, `rmap_item_bytes`, `backend` and why it was chosen, `fields_unknown`,
+`knobs` before and `knobs_set`, `clock` and `clock_end` (the same moments on the monotonic and the
+wall clock), `duration_s`, `events`, `lost`, `ended` (null: cut), `sealed`, `command` and its
+`command_status`, `notes`, and the rows of each table. A lab run's has `lab`: the `scenario`, and
+its `processes` by id.
 
 A null is a thing not known, or not said by that kind of row; it is never a zero.
 """
