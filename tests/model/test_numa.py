@@ -1,0 +1,133 @@
+"""Trees for each NUMA node (merge_across_nodes=0), and KSM pages that move between nodes.
+
+No machine of ours has two nodes: these follow mm/ksm.c as the specification has it.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from ksmtrace.model import KnobRefused, KsmScanner, Memory, Mm
+from ksmtrace.model.branches import Branch
+from ksmtrace.model.memory import Frame
+
+START = 0x100000
+
+
+def _process(memory: Memory, tgid: int, contents: list[tuple[bytes, int]]) -> Mm:
+    """A process with pages of (content, NUMA node)."""
+    mm = memory.spawn(tgid)
+    memory.map(mm, START, len(contents))
+    memory.madvise_mergeable(mm, START, START + len(contents) * 4096)
+    for number, (content, nid) in enumerate(contents):
+        memory.write(mm, START + number * 4096, content, nid)
+    return mm
+
+
+def _scanner(memory: Memory, *, across: int, kernel: str = "6.18", **knobs: object) -> KsmScanner:
+    knobs = {"merge_across_nodes": across, "smart_scan": 0, **knobs}
+    return KsmScanner(memory, kernel=kernel, knobs=knobs, check_invariants=True)
+
+
+def _page(mm: Mm, number: int) -> Frame:
+    return mm.pages[START + number * 4096]
+
+
+def test_equal_pages_on_two_nodes_merge_across_them() -> None:
+    memory = Memory(nodes=2)
+    scanner = _scanner(memory, across=1)
+    _process(memory, 1, [(b"a", 0), (b"a", 1), (b"a", 0), (b"a", 1)])
+    scanner.scan(2)
+    assert scanner.counters["pages_shared"] == 1
+    assert scanner.counters["pages_sharing"] == 3
+
+
+def test_without_it_each_node_has_a_ksm_page_of_its_own() -> None:
+    memory = Memory(nodes=2)
+    scanner = _scanner(memory, across=0)
+    mm = _process(memory, 1, [(b"a", 0), (b"a", 1), (b"a", 0), (b"a", 1)])
+    scanner.scan(2)
+    assert scanner.counters["pages_shared"] == 2
+    assert scanner.counters["pages_sharing"] == 2
+    assert _page(mm, 0) is _page(mm, 2)
+    assert _page(mm, 1) is _page(mm, 3)
+    assert {_page(mm, 0).nid, _page(mm, 1).nid} == {0, 1}
+
+
+def test_a_release_before_3_9_knows_no_nodes() -> None:
+    memory = Memory(nodes=2)
+    scanner = KsmScanner(memory, kernel="2011", check_invariants=True)
+    _process(memory, 1, [(b"a", 0), (b"a", 1)])
+    scanner.scan(2)
+    assert scanner.counters["pages_shared"] == scanner.counters["pages_sharing"] == 1
+
+
+def test_a_ksm_page_that_moved_settles_in_the_other_nodes_tree() -> None:
+    memory = Memory(nodes=2)
+    scanner = _scanner(memory, across=0)
+    mm = _process(memory, 1, [(b"a", 0), (b"a", 0)])
+    scanner.scan(2)
+    memory.migrate(_page(mm, 0), 1)
+    scanner.scan()
+    assert scanner.reached[Branch.NUMA_MIGRATED] == 1
+    assert scanner.counters["pages_shared"] == scanner.counters["pages_sharing"] == 1
+    # Newcomers on its new node find it there.
+    other = _process(memory, 2, [(b"a", 1), (b"a", 0)])
+    scanner.scan(2)
+    assert _page(other, 0) is _page(mm, 0)
+    assert _page(other, 1) is not _page(mm, 0)
+    assert scanner.counters["pages_unshared"] == 1
+
+
+def test_a_ksm_page_that_moved_to_an_equal_one_becomes_its_dup() -> None:
+    memory = Memory(nodes=2)
+    scanner = _scanner(memory, across=0)
+    mm = _process(memory, 1, [(b"a", 0), (b"a", 0), (b"a", 1), (b"a", 1)])
+    scanner.scan(2)
+    memory.migrate(_page(mm, 0), 1)
+    scanner.scan()
+    assert scanner.counters["stable_node_chains"] == 1
+    assert scanner.counters["stable_node_dups"] == 2
+    assert scanner.counters["pages_shared"] == scanner.counters["pages_sharing"] == 2
+
+
+def test_the_last_mapping_of_a_page_that_moved_joins_the_equal_one() -> None:
+    memory = Memory(nodes=2)
+    scanner = _scanner(memory, across=0)
+    mm = _process(memory, 1, [(b"a", 0), (b"a", 0), (b"a", 1), (b"a", 1)])
+    scanner.scan(2)
+    memory.migrate(_page(mm, 0), 1)
+    memory.write(mm, START, b"other")
+    scanner.scan()
+    assert _page(mm, 1) is _page(mm, 2)
+    assert scanner.counters["pages_shared"] == 1
+    assert scanner.counters["pages_sharing"] == 2
+
+
+def test_a_page_put_aside_that_dies_is_forgotten_at_the_next_scan() -> None:
+    memory = Memory(nodes=2)
+    scanner = _scanner(memory, across=0)
+    one = _process(memory, 1, [(b"a", 0), (b"a", 0)])
+    _process(memory, 2, [(b"z", 1)])
+    scanner.scan(2)
+    moved = _page(one, 0)
+    memory.migrate(moved, 1)
+    scanner.scan()
+    memory.migrate(moved, 0)
+    memory.unmap(one, START, START + 2 * 4096)
+    events = scanner.scan()
+    assert scanner.counters["pages_shared"] == 0
+    assert len(events) > 2
+
+
+def test_the_knob_is_refused_while_pages_are_merged() -> None:
+    memory = Memory(nodes=2)
+    scanner = _scanner(memory, across=1)
+    mm = _process(memory, 1, [(b"a", 0), (b"a", 1)])
+    scanner.scan(2)
+    with pytest.raises(KnobRefused, match="EBUSY"):
+        scanner.set_knob("merge_across_nodes", 0)
+    memory.exit(mm)
+    scanner.scan()
+    scanner.set_knob("merge_across_nodes", 0)
+    assert scanner.knobs["merge_across_nodes"] == "0"
