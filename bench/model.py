@@ -28,7 +28,7 @@ from rich.table import Table
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.lab import workload
 from ksmtrace.lab.on_kernel import Host, host_stage
-from ksmtrace.lab.plan import plan_scenario
+from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.scenario import scenario_of
 from ksmtrace.model import Clock, KsmScanner, Memory, Mm
 from ksmtrace.model.content import PAGE_SIZE

@@ -25,7 +25,7 @@ Evidence = Literal["live", "read", "interpolated"]
 
 def parse_release(text: str) -> Version:
     """The numbers of a release like 6.12.117+deb12-amd64; (0, 0, 0) if there are none."""
-    found = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
+    found = re.match(r"(\d{1,9})\.(\d{1,9})(?:\.(\d{1,9}))?", text)
     if not found:
         return (0, 0, 0)
     major, minor, patch = found.groups(default="0")
@@ -44,6 +44,8 @@ class Behaviour:
     """What a walk of the stable tree does when it meets a KSM page that is dead."""
     numa_trees: bool = False
     """Whether merge_across_nodes=0 gives every NUMA node trees of its own (3.9)."""
+    run_2_sweeps: bool = False
+    """Whether run=2 also removes stable nodes that no rmap_item leads to (3.9)."""
     run_2_appends: bool = False
     """Whether a new mm goes to the end of ksmd's list while run is 2 (3.9)."""
     zero_pages: Literal["absent", "uncounted", "counted"] = "absent"
@@ -109,7 +111,12 @@ RELEASES: tuple[Release, ...] = (
     Release(
         "3.9",
         "read",
-        {"visit_order": "stable_first", "numa_trees": True, "run_2_appends": True},
+        {
+            "visit_order": "stable_first",
+            "numa_trees": True,
+            "run_2_appends": True,
+            "run_2_sweeps": True,
+        },
         ("NUMA: merge_across_nodes.",),
     ),
     Release(
@@ -245,7 +252,7 @@ FIXES: tuple[Fix, ...] = (
         "range_walk",
         "ksmd jumps over holes; in 6.1 that makes it visit PROT_NONE pages",
         {},
-        {(6, 1): 192, (6, 12): 117, (6, 18): 2},
+        {(6, 1): 192, (6, 12): 117, (6, 18): 2, (6, 19): 0},
     ),
 )
 FIXES_BY_NAME: Mapping[str, Fix] = MappingProxyType({fix.name: fix for fix in FIXES})

@@ -87,7 +87,7 @@ def _differing(one: Observation, other: Observation) -> dict[str, tuple[int | No
         for name in mine.keys() & theirs.keys():
             if mine[name] != theirs[name]:
                 differing[f"{process}.{name}"] = (mine[name], theirs[name])
-    if one.refused != other.refused:
+    if None not in (one.refused, other.refused) and one.refused != other.refused:
         differing["refused"] = (None, None)
     return dict(sorted(differing.items()))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from ksmtrace.lab.plan import Planner
+from ksmtrace.lab.planner import Planner
 from ksmtrace.model.content import ZERO, content_of
 
 _LONGEST_NAME = 64

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ksmtrace.lab import notation
-from ksmtrace.lab.plan import MOST_PAGES, MOST_PROCESSES
+from ksmtrace.lab.planner import MOST_PAGES, MOST_PROCESSES
 from ksmtrace.lab.verbs import VERBS
 
 _HEAD = f"""\

@@ -8,32 +8,15 @@ counter that a release does not have is not checked there; "absent" demands that
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ksmtrace.kernel.releases import FIXES_BY_NAME, Profile, parse_release
 from ksmtrace.kernel.sysfs import COUNTERS_BY_NAME
-from ksmtrace.lab.notation import without_scans
-from ksmtrace.lab.performance import Performance
-from ksmtrace.lab.plan import Plan, PlannedStep, Planner
+from ksmtrace.lab.planner import Planner
 
 CONDITIONS = ("since", "until", "with", "without")
 ABSENT = "absent"
 MORE_COUNTERS = {"ksm_zero_pages"}
-
-
-@dataclass(frozen=True)
-class Disappointment:
-    """An expectation that was not met. where: file and line."""
-
-    on: str
-    where: str
-    what: str
-    expected: Any
-    seen: Any
-
-    def __str__(self) -> str:
-        return f"{self.where}: on {self.on}, {self.what} is {self.seen}, not {self.expected}"
 
 
 def check_expectation(planner: Planner, expectation: Mapping[str, Any]) -> None:
@@ -43,7 +26,7 @@ def check_expectation(planner: Planner, expectation: Mapping[str, Any]) -> None:
             if not isinstance(value, str) or parse_release(value) == (0, 0, 0):
                 raise planner.error(f'{key} must be a release like "6.11"')
         elif key in ("with", "without"):
-            if value not in FIXES_BY_NAME:
+            if not isinstance(value, str) or value not in FIXES_BY_NAME:
                 raise planner.error(f"{key} must be one of {', '.join(FIXES_BY_NAME)}")
         elif key == "events":
             if not isinstance(value, list) or not all(isinstance(line, str) for line in value):
@@ -51,14 +34,17 @@ def check_expectation(planner: Planner, expectation: Mapping[str, Any]) -> None:
                     "events must be a list of texts", 'for example ["NEW a.heap[1]"]'
                 )
         elif key in planner.processes and isinstance(value, dict):
+            planner.living(key)
             for name, number in value.items():
-                _check_number(planner, name, number)
+                _check_number(planner, name, number, of_process=True)
         else:
-            _check_number(planner, key, value)
+            _check_number(planner, key, value, of_process=False)
 
 
-def _check_number(planner: Planner, name: str, value: object) -> None:
-    if name not in COUNTERS_BY_NAME:
+def _check_number(planner: Planner, name: str, value: object, *, of_process: bool) -> None:
+    counter = COUNTERS_BY_NAME.get(name)
+    elsewhere = counter is not None and (counter.where == "process") != of_process
+    if counter is None or (elsewhere and name not in MORE_COUNTERS):
         raise planner.error(
             f"expect: there is no counter or process {name!r}",
             f"the counters are {', '.join(COUNTERS_BY_NAME)}",
@@ -74,67 +60,14 @@ def applies(expectation: Mapping[str, Any], profile: Profile) -> bool:
         return False
     if "until" in expectation and version > parse_release(expectation["until"])[:2]:
         return False
-    if "with" in expectation and expectation["with"] not in profile.fixes:
+    if "with" in expectation and not _carries(profile, expectation["with"]):
         return False
-    return "without" not in expectation or expectation["without"] not in profile.fixes
+    return "without" not in expectation or not _carries(profile, expectation["without"])
 
 
-def disappointments(plan: Plan, performance: Performance) -> list[Disappointment]:
-    """Every expectation that a performance did not meet."""
-    found: list[Disappointment] = []
-    for step in plan.steps:
-        for expectation in step.expect:
-            if applies(expectation, performance.profile):
-                found += _unmet(step, expectation, performance)
-        refused = {seen.refused for seen in performance.of_step(step)} - {""}
-        wanted = {step.refused} - {""}
-        if refused != wanted:
-            found.append(
-                Disappointment(
-                    performance.on, step.step.where, "what the kernel refused with",
-                    step.refused or "nothing", ", ".join(refused) or "nothing",
-                )
-            )  # fmt: skip
-    return found
-
-
-def _unmet(
-    step: PlannedStep, expectation: Mapping[str, Any], performance: Performance
-) -> list[Disappointment]:
-    seen = [o for o in performance.observations if o.step <= step.number]
-    if not seen:
-        return []
-    last = seen[-1]
-    unmet: list[tuple[str, Any, Any]] = []
-    for key, value in expectation.items():
-        if key in CONDITIONS:
-            continue
-        if key == "events":
-            if performance.has_events and "addr" not in performance.fields_unknown:
-                told = [line for o in performance.of_step(step) for line in without_scans(o.told)]
-                if not _same_events(value, told):
-                    unmet.append(("the events", value, told))
-        elif isinstance(value, dict):
-            numbers = last.processes.get(key, {})
-            unmet += [
-                (f"{key}'s {name}", number, numbers.get(name, ABSENT))
-                for name, number in value.items()
-                if not _met(number, numbers.get(name))
-            ]
-        elif not _met(value, last.counters.get(key)):
-            unmet.append((key, value, last.counters.get(key, ABSENT)))
-    return [Disappointment(performance.on, step.step.where, *what) for what in unmet]
-
-
-def _met(expected: object, seen: int | None) -> bool:
-    if expected == ABSENT:
-        return seen is None
-    return seen is None or seen == expected
-
-
-def _same_events(expected: list[str], told: list[str]) -> bool:
-    """`ADD x` is met by `ADD x to y`, and GONE by `GONE y`."""
-    return len(expected) == len(told) and all(
-        line == wanted or line.startswith(f"{wanted} ")
-        for wanted, line in zip(expected, told, strict=True)
+def _carries(profile: Profile, fix: str) -> bool:
+    """Whether a kernel behaves as with a fix: it was backported, or came with the release."""
+    changes = FIXES_BY_NAME[fix].changes
+    return fix in profile.fixes or (
+        bool(changes) and all(getattr(profile.behaviour, n) == v for n, v in changes.items())
     )

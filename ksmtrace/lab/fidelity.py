@@ -13,10 +13,11 @@ from dataclasses import dataclass, field
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.kernel.releases import Profile
 from ksmtrace.lab.compare import Comparison, compare
-from ksmtrace.lab.expectations import Disappointment, disappointments
+from ksmtrace.lab.disappointments import Disappointment, disappointments
 from ksmtrace.lab.on_kernel import Host
 from ksmtrace.lab.on_model import ModelStage
-from ksmtrace.lab.plan import Plan, plan_scenario
+from ksmtrace.lab.plan import Plan
+from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.random_scenarios import FAMILIES, LARGE, random_scenario
 from ksmtrace.lab.scenario import Scenario
 from ksmtrace.model.branches import Branch

@@ -14,6 +14,7 @@ from ksmtrace.events.batch import EventBatch
 from ksmtrace.events.registry import (
     BY_ID,
     INTO_EXISTING,
+    KSM_ADVISOR,
     KSM_ENTER,
     KSM_EXIT,
     KSM_MERGE_ONE_PAGE,
@@ -111,6 +112,8 @@ class EventMatcher:
 
 
 def _about_arg(kind: int, one: int, other: int) -> str:
+    if kind == KSM_ADVISOR.id:
+        return "CPU percent"
     if kind != KSM_MERGE_WITH_KSM_PAGE.id:
         return "number of rmap_items"
     if (one ^ other) & INTO_EXISTING:

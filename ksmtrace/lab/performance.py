@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from ksmtrace.events.batch import EventBatch
 from ksmtrace.kernel.releases import Profile
-from ksmtrace.lab.plan import PlannedStep
 
 RELATIVE = ("pages_scanned", "pages_skipped", "cow_ksm", "ksm_swpin_copy")
 """Counters that nothing ever resets: a performance counts them from its own beginning."""
@@ -26,7 +25,8 @@ class Observation:
     """After one operation. step: its number. scan: full scans so far, if it was one.
 
     counters: by name, RELATIVE ones from the beginning. processes: ksm_stat by process. events:
-    those since the observation before. refused: the errno's name if a knob's write was. begin,
+    those since the observation before. refused: the errno's name if a knob's write was, None
+    if that isn't known. begin,
     end: when ksmd worked, if it did. visits: (page, what became of it), where a model was asked.
     tgids: the living processes by id, on the host.
     """
@@ -37,7 +37,7 @@ class Observation:
     processes: Mapping[str, Mapping[str, int]]
     events: EventBatch
     told: tuple[str, ...]
-    refused: str = ""
+    refused: str | None = ""
     begin: Moment | None = None
     end: Moment | None = None
     visits: tuple[tuple[str, str], ...] = ()
@@ -61,9 +61,9 @@ class Performance:
     notes: list[str] = field(default_factory=list)
     real: bool = False
 
-    def of_step(self, step: PlannedStep) -> list[Observation]:
+    def of_step(self, number: int) -> list[Observation]:
         """What was observed in one step."""
-        return [seen for seen in self.observations if seen.step == step.number]
+        return [seen for seen in self.observations if seen.step == number]
 
 
 Watch = Callable[[Observation], None]

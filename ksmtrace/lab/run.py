@@ -10,10 +10,11 @@ from typing import Any
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.lab.compare import Comparison, compare
-from ksmtrace.lab.expectations import Disappointment, disappointments
+from ksmtrace.lab.disappointments import Disappointment, disappointments
 from ksmtrace.lab.on_model import perform_on_model
 from ksmtrace.lab.performance import Observation, Performance
-from ksmtrace.lab.plan import Plan, plan_scenario
+from ksmtrace.lab.plan import Plan
+from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.scenario import Scenario, read_scenario
 from ksmtrace.lab.where import Where
 

@@ -63,6 +63,9 @@ def parse_scenario(text: str, name: str) -> Scenario:
         where = f"{name}:{line[1]}" if line else name
         message = re.sub(r" \(at .*\)$", "", str(error))
         raise ScenarioError(where, f"this is not TOML: {message}") from None
+    except ValueError as error:
+        # A number with thousands of digits is TOML, but none that Python reads.
+        raise ScenarioError(name, f"this is not TOML that a person wrote: {error}") from None
     except RecursionError:
         raise ScenarioError(name, "this is not TOML that a person wrote: too deep") from None
     return scenario_of(document, name, _lines_of_steps(text))
@@ -116,8 +119,9 @@ def _toml(value: Any) -> str:
         return "{ " + ", ".join(f"{_key(key)} = {_toml(v)}" for key, v in value.items()) + " }"
     if isinstance(value, list):
         return "[" + ", ".join(map(_toml, value)) + "]"
-    # JSON's texts, numbers and truth values are TOML's, but for the character that it leaves bare.
-    return json.dumps(value, ensure_ascii=True).replace("\x7f", "\\u007f")
+    # JSON's texts, numbers and truth values are TOML's, but for the character that it leaves bare
+    # and for the surrogate pairs that it would escape others to.
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def _key(key: str) -> str:

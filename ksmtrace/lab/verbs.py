@@ -32,7 +32,8 @@ from ksmtrace.lab.operations import (
     Write,
     WritePart,
 )
-from ksmtrace.lab.plan import Planner, Process, Region, address_of, knob_text
+from ksmtrace.lab.plan import Region, address_of
+from ksmtrace.lab.planner import Planner, Process, knob_text
 from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.memory import HUGE_PAGES
 
@@ -112,7 +113,7 @@ def _fork(planner: Planner, subject: object, values: Values) -> Iterable[Operati
     child.regions = {name: Region(r.start, r.pages, r.huge) for name, r in parent.regions.items()}
     planner.places[values["as"]] = dict(child.regions)
     child.mapped = dict(parent.mapped)
-    planner.pages_mapped += len(child.mapped)
+    planner.count_pages(len(child.mapped))
     yield Fork(str(subject), values["as"])
 
 
@@ -317,7 +318,7 @@ def _pin(planner: Planner, subject: object, _values: Values) -> Iterable[Operati
 @verb("unpin", 'unpin = "a.heap[0]"')
 def _unpin(planner: Planner, subject: object, _values: Values) -> Iterable[Operation]:
     """Give back the reference that was taken under that name, wherever the page is now."""
-    if subject not in planner.pins:
+    if not isinstance(subject, str) or subject not in planner.pins:
         raise planner.error(f"{subject!r} is not pinned")
     planner.pins.discard(str(subject))
     yield Unpin(str(subject))

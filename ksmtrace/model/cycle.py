@@ -277,5 +277,6 @@ class Cycle:
         self.slot = None
         self.address = 0
         self._passed = None
-        self.visit.stable.sweep()
+        if state.behaviour.run_2_sweeps:
+            self.visit.stable.sweep()
         state.seqnr = 0

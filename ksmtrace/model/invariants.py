@@ -24,6 +24,14 @@ def assert_invariants(state: State, cycle: Cycle) -> None:
     _equal(
         "stable_node_dups", state.stable_node_dups, sum(node.chain is not None for node in nodes)
     )
+    chains = {id(node.chain) for node in nodes if node.chain is not None}
+    if state.stable_node_chains < len(chains):
+        raise InvariantBroken("there are more chains than stable_node_chains counts")
+    if state.behaviour.fork_counters == "fresh":
+        placed = sum(len(mm.ksm_zero) for mm in state.memory.mms)
+        _equal("ksm_zero_pages", state.ksm_zero_pages, placed)
+    for unstable in cycle.visit.unstable.all_trees():
+        _assert_balanced(unstable.root)
     if state.behaviour.fork_counters == "fresh":
         for slot in cycle.slots:
             mine = slot.items()

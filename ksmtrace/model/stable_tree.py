@@ -366,9 +366,12 @@ class StableTrees:
     def sweep(self) -> bool:
         """Remove every stable node, as run=2 and two knobs do; False if one is still mapped."""
         clean = True
-        for tree in self.trees.values():
-            while clean and tree.root is not None:
-                clean = self._sweep_place(tree, tree.root)
+        for _nid, tree in sorted(self.trees.items()):
+            # One that is still mapped stops its own node's sweep only.
+            while tree.root is not None:
+                if not self._sweep_place(tree, tree.root):
+                    clean = False
+                    break
         for node in list(self.migrating):
             clean = self._sweep_node(node) and clean
         return clean

@@ -35,6 +35,10 @@ class UnstableTrees:
         """Begin a scan with empty trees; the items don't know until they are visited."""
         self._trees = {}
 
+    def all_trees(self) -> list[RedBlackTree[RmapItem]]:
+        """This scan's trees."""
+        return list(self._trees.values())
+
     def tree(self, nid: int) -> RedBlackTree[RmapItem]:
         """The tree of a NUMA node."""
         tree = self._trees.get(nid)

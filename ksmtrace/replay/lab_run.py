@@ -21,7 +21,8 @@ from ksmtrace.lab.compare import Comparison, compare
 from ksmtrace.lab.notation import Teller
 from ksmtrace.lab.on_model import perform_on_model
 from ksmtrace.lab.performance import RELATIVE, Moment, Observation, Performance
-from ksmtrace.lab.plan import Plan, plan_scenario
+from ksmtrace.lab.plan import Plan
+from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.recorder import STEP
 from ksmtrace.lab.scenario import parse_scenario
 from ksmtrace.recording.reader import StoredRecording
@@ -93,6 +94,7 @@ def _fill(recording: StoredRecording, plan: Plan, performance: Performance) -> N
                 processes,
                 batch,
                 tuple(teller.tell(batch)),
+                None if isinstance(operation, op.SetKnob) else "",
                 begin=_begin(batch, row) if works else None,
                 end=_moment(row, int(row["ts"])) if works else None,
             )

@@ -51,6 +51,10 @@ MEANINGS: Mapping[str, Mapping[str | bool, str]] = MappingProxyType(
             False: "one stable and one unstable tree for the whole host",
             True: "with merge_across_nodes=0 each NUMA node has trees of its own",
         },
+        "run_2_sweeps": {
+            False: "run=2 leaves stable nodes that no rmap_item leads to in the tree",
+            True: "run=2 removes every stable node up to the first whose page is still mapped",
+        },
         "run_2_appends": {
             False: "a new process is always listed just before the one being scanned",
             True: "a new process is listed just before the one being scanned; while run is 2, last",

@@ -281,6 +281,7 @@ def test_each_releases_key_switches() -> None:
     [
         ("numa_trees", True, "3.9", None),
         ("run_2_appends", True, "3.9", None),
+        ("run_2_sweeps", True, "3.9", None),
         ("stale_node_on_walk", "restart", "4.10", None),
         ("same_huge_page_splits", True, "4.19", None),
         ("locked_page_is_busy", True, "5.4", None),
