@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ksmtrace.lab.matching import EventMatcher
@@ -74,6 +75,9 @@ def compare(plan: Plan, first: Performance, second: Performance) -> Comparison:
         if events:
             difference.events = _first_difference(matcher, one, other, where[one.step])
         compared.append(difference)
+    one_real = first.real != second.real
+    if events and one_real and all(one.events is None for one in compared):
+        _mark_overlap(matcher, first, second, compared, where)
     return Comparison(first, second, compared, events)
 
 
@@ -100,6 +104,28 @@ def _first_difference(
         return None
     at, why = found
     return EventDifference(one.step, where, at, why, (_told(one, at), _told(other, at)))
+
+
+def _mark_overlap(
+    matcher: EventMatcher,
+    first: Performance,
+    second: Performance,
+    compared: list[ObservationComparison],
+    where: Mapping[int, str],
+) -> None:
+    """Note an event that names an rmap_item which somebody else has at that time."""
+    model = second if first.real else first
+    at = matcher.overlap(model.item_lives)
+    if at is None:
+        return
+    for one, other, difference in zip(
+        first.observations, second.observations, compared, strict=True
+    ):
+        if at < len(one.events):
+            told = (_told(one, at), _told(other, at))
+            difference.events = EventDifference(one.step, where[one.step], at, "rmap_item", told)
+            return
+        at -= len(one.events)
 
 
 def _told(seen: Observation, at: int) -> str:

@@ -7,7 +7,8 @@ the other. It is asked that way round because a real kernel uses numbers again, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from ksmtrace.events.batch import EventBatch
@@ -56,6 +57,8 @@ class EventMatcher:
         self._frames: dict[int, int] = {}
         self._mms: dict[int, int] = {}
         self._items: dict[int, int] = {}
+        self._seen = 0
+        self._first_seen: dict[int, int] = {}
 
     def first_difference(self, mine: EventBatch, theirs: EventBatch) -> tuple[int, str] | None:
         """(number, why) of the first event that isn't the same, or None. The streams go on."""
@@ -64,7 +67,31 @@ class EventMatcher:
                 return at, "one side has an event more"
             if why := self._differs(mine[at], theirs[at]):
                 return at, why
+            self._note_item(mine[at], theirs[at])
+            self._seen += 1
         return None
+
+    def overlap(self, item_lives: Mapping[int, Sequence[int]]) -> int | None:
+        """The number (from 0, of all events) of one whose rmap_item can't be the one it names.
+
+        To be asked at the end. item_lives: the model's; while one of its rmap_items lives, its
+        number on the other side can't be another's.
+        """
+        owners: dict[int, list[tuple[int, int, int]]] = {}
+        for key, number in self._items.items():
+            born, *freed = item_lives.get(key, (0,))
+            last = freed[0] if freed else self._seen
+            owners.setdefault(number, []).append((born, last, self._first_seen[key]))
+        found = []
+        for lives in owners.values():
+            lives.sort()
+            found += [max(one[2], other[2]) for one, other in pairwise(lives) if other[0] < one[1]]
+        return min(found, default=None)
+
+    def _note_item(self, one: Any, other: Any) -> None:
+        if int(one["kind"]) in _WITH_ITEMS:
+            key = int(other["item"] if self._first_reuses else one["item"])
+            self._first_seen.setdefault(key, self._seen)
 
     def _differs(self, one: Any, other: Any) -> str:
         """Why two events are not the same, or "" if they are."""
@@ -84,7 +111,12 @@ class EventMatcher:
         ):
             return "rmap_item"
         if kind == KSM_ENTER.id:
-            return "how it was entered" if self._details and one["arg"] != other["arg"] else ""
+            if not self._details:
+                return ""
+            parents = self._first.get(int(one["addr"])), self._second.get(int(other["addr"]))
+            same = one["arg"] == other["arg"] and parents[0] == parents[1]
+            same &= bool(one["addr"]) == bool(other["addr"])
+            return "" if same else "how it was entered"
         if kind in _WITH_FRAMES:
             if self._addresses and int(one["addr"]) != int(other["addr"]):
                 return "address"
@@ -101,10 +133,12 @@ class EventMatcher:
     def _other_mm(self, one: Any, other: Any) -> str:
         if self._is_another(self._mms, int(one["mm"]), int(other["mm"])):
             return "address space"
-        if not self._owners or not one["tgid"] or not other["tgid"]:
+        real, model = (one, other) if self._first_reuses else (other, one)
+        # A real kernel may have forgotten an owner; one that isn't there yet nobody knows.
+        if not self._owners or not real["tgid"]:
             return ""
         names = self._first.get(int(one["tgid"])), self._second.get(int(other["tgid"]))
-        return "" if names[0] == names[1] else "process"
+        return "" if model["tgid"] and names[0] == names[1] else "process"
 
     def _is_another(self, known: dict[int, int], mine: int, theirs: int) -> bool:
         key, value = (theirs, mine) if self._first_reuses else (mine, theirs)

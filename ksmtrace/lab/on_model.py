@@ -57,6 +57,7 @@ class ModelStage:
             clock=self.clock,
             check_invariants=check_invariants,
             log_visits=visits,
+            log_item_lives=True,
         )
         self.performance = Performance(on, profile)
         self._mms: dict[str, Mm] = {}
@@ -78,6 +79,7 @@ class ModelStage:
             for seen in self._step(step, times):
                 self.performance.observations.append(seen)
                 watch(seen)
+        self.performance.item_lives = self.scanner.item_lives
         return self.performance
 
     def _advised(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ksmtrace.events.batch import EventBatch
@@ -49,7 +49,7 @@ class Performance:
     """A whole one. on: where, as on the command line. tgids: each process's id there.
 
     has_events: whether the kernel has the tracepoints. fields_unknown: slots that its source of
-    events can't fill.
+    events can't fill. real: a real kernel's, which uses numbers again. item_lives: see KsmScanner.
     """
 
     on: str
@@ -60,6 +60,7 @@ class Performance:
     fields_unknown: tuple[str, ...] = ()
     notes: list[str] = field(default_factory=list)
     real: bool = False
+    item_lives: Mapping[int, Sequence[int]] = field(default_factory=dict)
 
     def of_step(self, number: int) -> list[Observation]:
         """What was observed in one step."""

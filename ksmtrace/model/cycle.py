@@ -178,6 +178,8 @@ class Cycle:
             item = following
         if item is None or item.address > address:
             fresh = RmapItem(self._next_item, mm, address)
+            if self._state.item_lives is not None:
+                self._state.item_lives[self._next_item] = [self._state.stream.position]
             self._next_item += 1
             fresh.next = item
             item = fresh
@@ -209,6 +211,8 @@ class Cycle:
             self.visit.stable.detach(item, Branch.STALE_MET_BY_TRIM)
         elif item.tree is not None:
             self.visit.unstable.remove(item)
+        if state.item_lives is not None:
+            state.item_lives[item.id].append(state.stream.position)
         state.rmap_items -= 1
         item.mm.ksm_rmap_items -= 1
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from types import MappingProxyType
 
@@ -49,8 +49,9 @@ class KsmScanner:
 
     kernel: a release ("6.12", "6.12.117", "2011", "6.12+fork_counters"). knobs: values by their
     name in sysfs. clock: the time it lives in. check_invariants: assert what must hold after every
-    batch. log_visits: keep a record of every page visit, for `take_visits`. Raises KsmtraceError
-    (usage) for an unknown kernel or knob, KnobRefused for a bad value.
+    batch. log_visits: keep a record of every page visit, for `take_visits`. log_item_lives: keep
+    `item_lives`. Raises KsmtraceError (usage) for an unknown kernel or knob, KnobRefused for a bad
+    value.
     """
 
     def __init__(
@@ -62,12 +63,15 @@ class KsmScanner:
         clock: Clock | None = None,
         check_invariants: bool = False,
         log_visits: bool = False,
+        log_item_lives: bool = False,
     ) -> None:
         self.profile = kernel if isinstance(kernel, Profile) else profile(kernel)
         self.behaviour: Behaviour = self.profile.behaviour
         self.memory = memory
         self.clock = clock or Clock()
         self._state = State(memory, self.behaviour, self.clock, ModelStream(self.clock))
+        if log_item_lives:
+            self._state.item_lives = {}
         visit = LoggedVisit(self._state) if log_visits else Visit(self._state)
         if isinstance(visit, LoggedVisit):
             visit.begin_log()
@@ -197,6 +201,14 @@ class KsmScanner:
     def reached(self) -> Counter[Branch]:
         """How often each branch of the algorithm was taken."""
         return self._state.reached
+
+    @property
+    def item_lives(self) -> Mapping[int, Sequence[int]]:
+        """By rmap_item: the number of events before it was made, and before it was freed if it was.
+
+        Empty unless they are logged.
+        """
+        return self._state.item_lives or {}
 
     @property
     def in_scan(self) -> bool:

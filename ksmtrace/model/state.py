@@ -41,6 +41,8 @@ class State:
     stream: ModelStream
     settings: Settings = field(default_factory=Settings)
     reached: Counter[Branch] = field(default_factory=Counter)
+    item_lives: dict[int, list[int]] | None = None
+    """Between which events each rmap_item lived; the second number is missing while it does."""
     seqnr: int = 0
     rmap_items: int = 0
     pages_shared: int = 0

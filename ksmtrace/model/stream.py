@@ -34,10 +34,17 @@ class ModelStream:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._rows: list[tuple[int, ...]] = []
+        self._taken = 0
+
+    @property
+    def position(self) -> int:
+        """How many events there were so far."""
+        return self._taken + len(self._rows)
 
     def take(self) -> EventBatch:
         """The events since the last call."""
         batch = np.array(self._rows, EVENT) if self._rows else empty()
+        self._taken += len(self._rows)
         self._rows = []
         return batch
 

@@ -6,13 +6,13 @@ and every counter and event must be what was recorded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from ksmtrace.errors import Exit, KsmtraceError
-from ksmtrace.events.batch import concatenate
+from ksmtrace.events.batch import EventBatch, concatenate
 from ksmtrace.events.registry import KSM_START_SCAN
 from ksmtrace.kernel.releases import Profile
 from ksmtrace.kernel.sysfs import COUNTERS
@@ -56,25 +56,33 @@ def recorded_performance(recording: StoredRecording, profile: Profile) -> tuple[
     except (KeyError, TypeError, ValueError, AttributeError):
         raise _damaged(recording) from None
     performance = Performance(RECORDED, profile, tgids=tgids, fields_unknown=unknown, real=True)
-    _fill(recording, plan, performance)
+    rows = recording.table("counters").to_pylist()
+    events = concatenate(list(recording.event_batches()))
+    if not observe(plan, performance, rows, events):
+        raise _damaged(recording)
     return plan, performance
 
 
-def _fill(recording: StoredRecording, plan: Plan, performance: Performance) -> None:
-    rows: list[Mapping[str, Any]] = recording.table("counters").to_pylist()
+def observe(
+    plan: Plan,
+    performance: Performance,
+    rows: Sequence[Mapping[str, Any]],
+    events: EventBatch,
+) -> bool:
+    """Put what was recorded into a performance. rows: of counters. False if steps are missing."""
     start = next((row for row in rows if row["reason"] == "start"), None)
     steps = [row for row in rows if row["reason"] == STEP and row["tgid"] is None]
     operations = [(step, operation) for step in plan.steps for operation in step.operations]
     if start is None or len(steps) != len(operations):
-        raise _damaged(recording)
+        return False
     of_processes = [row for row in rows if row["reason"] == STEP and row["tgid"] is not None]
-    events = concatenate(list(recording.event_batches()))
     ends = np.searchsorted(events["ts"], [row["ts"] for row in steps], side="right")
     teller = _teller(plan, performance)
     at = process_at = 0
     before_ts = int(start["ts"])
     for (step, operation), row, end in zip(operations, steps, ends.tolist(), strict=True):
-        batch = events[at:end]
+        # Nothing comes after the last operation: what does belongs to no operation at all.
+        batch = events[at : len(events) if row is steps[-1] else end]
         at = end
         processes: dict[str, Mapping[str, int]] = {}
         while process_at < len(of_processes) and before_ts < of_processes[process_at]["ts"]:
@@ -99,6 +107,7 @@ def _fill(recording: StoredRecording, plan: Plan, performance: Performance) -> N
                 end=_moment(row, int(row["ts"])) if works else None,
             )
         )
+    return True
 
 
 def _teller(plan: Plan, performance: Performance) -> Teller:
