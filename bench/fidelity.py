@@ -33,7 +33,8 @@ def tell(tally: Tally, seconds: float, out: Console) -> None:
     out.print("scenarios that reached each branch:")
     for branch in Branch:
         about = branch.value
-        reason = f" (unreachable here: {about.unreachable})" if about.unreachable else ""
+        unreachable = about.unreachable and not tally.reached[branch]
+        reason = f" (unreachable here: {about.unreachable})" if unreachable else ""
         out.print(f"  {tally.reached[branch]:>6}  {about.meaning}{reason}")
     for failure in tally.failures:
         out.print(f"\n[red]differs:[/red] {failure.scenario.title}")

@@ -74,10 +74,8 @@ class Branch(Enum):
     SLOT_DROPPED = _About("ksmd dropped an mm from its list")
     BATCH_ENDED = _About("a batch ended in mid-scan")
     LIST_EMPTY = _About("there was nothing to scan")
-    HUGE_PAGE_SPLIT = _About("a merge split a huge page", "the random families keep to small pages")
-    HUGE_PAGE_OF_BOTH = _About(
-        "both pages of a merge were of one huge page", "the random families keep to small pages"
-    )
+    HUGE_PAGE_SPLIT = _About("a merge split a huge page")
+    HUGE_PAGE_OF_BOTH = _About("both pages of a merge were of one huge page")
     NUMA_MIGRATED = _About(
         "a KSM page had moved to another NUMA node", "this machine may have one node only"
     )
