@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "capture": ("record",),
     "look": ("report",),
     "ask": ("doctor",),
-    "model": ("lab", "simulate", "kernels"),
+    "model": ("lab", "simulate", "replay", "kernels"),
 }
 """Every verb, by what it is for. A verb is a module of this package with a docstring that is its
 help, `configure(parser)` and `run(args) -> int`."""

@@ -8,7 +8,7 @@ leave without an event before ksmd comes by again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -17,6 +17,11 @@ from ksmtrace.kernel.releases import Profile
 UNLIMITED = 1 << 62
 """A bound that bounds nothing."""
 EFAULT = -14
+
+Excuse = tuple[str, int]
+"""A task's own event that may be late: ("enter", mm), ("exit", mm), or any of a kind."""
+FORK: Excuse = ("fork", 0)
+EXIT: Excuse = ("exit", 0)
 
 
 class Phase(Enum):
@@ -51,7 +56,7 @@ class Finding:
 
 
 class Impossible(Exception):
-    """The event at hand can't be. rule, message: as in `Finding`. state: what is known, in lines."""
+    """The event at hand can't be. rule, message: as in `Finding`. state: what is known."""
 
     def __init__(self, rule: str, message: str, *state: str) -> None:
         super().__init__(message)
@@ -71,27 +76,29 @@ class Proven(Exception):
 class Mm:
     """One registration of an address space: from ksm_enter, or first sight, to its end.
 
-    entered: the scan (ordinal) at its ksm_enter, None without one; entered_idle: between scans.
+    seen_stops: how many scans had stopped when it was seen last. entered: the scan at its
+    ksm_enter, 0 if it was late, None without one.
     exited: its ksm_exit was seen; dead: ksmd has freed its rmap_items since. done: the last scan
     that has passed it. in_scan: the scan for which `seen` (rmap_items known to be visited) and
     `fresh` (put on a KSM page) count. attached: rmap_items on KSM pages, as far as events tell;
     most: as far as samples do. sure: the scan at whose end all of `attached` were known to be so.
-    after: the mms that are behind it in ksmd's list. places: rmap_items by address.
+    opted_out: the last scan after which it was sampled with nothing left to merge; merge_any: as
+    sampled last. entries: how often it has entered since; after: who is behind it in ksmd's list,
+    as of which of its entries. places: rmap_items by address.
     """
 
     __slots__ = (
-        "after", "attached", "dead", "done", "entered", "entered_idle", "exit_stops",
-        "exit_visits", "exited", "former", "fresh", "in_scan", "met", "most", "places", "pointer",
-        "seen", "sure", "tgid", "zero_most",
+        "after", "attached", "dead", "done", "entered", "entries", "exit_stops", "exit_visits",
+        "exited", "former", "fresh", "in_scan", "merge_any", "most", "opted_out", "places",
+        "pointer", "seen", "seen_stops", "sure", "tgid", "zero_most",
     )  # fmt: skip
 
-    def __init__(self, pointer: int, ordinal: int) -> None:
+    def __init__(self, pointer: int, stops: int) -> None:
         self.pointer = pointer
-        self.met = ordinal
+        self.seen_stops = stops
         self.tgid = 0
         self.former: frozenset[int] = frozenset()
         self.entered: int | None = None
-        self.entered_idle = False
         self.exited = False
         self.exit_visits = 0
         self.exit_stops = 0
@@ -104,19 +111,22 @@ class Mm:
         self.most = UNLIMITED
         self.zero_most = UNLIMITED
         self.sure = -1
-        self.after: set[Mm] = set()
+        self.opted_out = -1
+        self.merge_any = 0
+        self.after: set[tuple[Mm, int]] = set()
+        self.entries = 0
         self.places: dict[int, Item] = {}
 
 
 class Item:
     """A rmap_item from its birth to its silent end.
 
-    node: the KSM page that events have put it on. serial: when, counted over all such events, and
-    attached: in which scan, -1 if the kernel may have undone it. seen: the last scan in which ksmd
-    is known to have visited it.
+    node: the KSM page that events have put it on. serial: when, ascending in time; attached: in
+    which scan, -1 if the kernel may have undone it. seen: the last scan in which ksmd
+    is known to have visited it; over: in which it has taken it out of all trees for that scan.
     """
 
-    __slots__ = ("addr", "attached", "mm", "node", "pointer", "seen", "serial")
+    __slots__ = ("addr", "attached", "mm", "node", "over", "pointer", "seen", "serial")
 
     def __init__(self, pointer: int, mm: Mm, addr: int, seen: int) -> None:
         self.pointer = pointer
@@ -126,18 +136,21 @@ class Item:
         self.node: Node | None = None
         self.serial = 0
         self.attached = -1
+        self.over = -1
 
 
 class Node:
     """A KSM page. items: who was put on it, oldest first; some may have left.
 
     made: its making was seen, so nobody else is on it. first, last: the first and last event that
-    named it. doubtful: an event may have told of its end. in_scan, fresh: how many were put on it
-    in that scan. mapped, enters: the mapcount told last in it, and how many had entered by then.
+    named it. doubtful: its end was told, or that of another on its frame. in_scan, fresh: how many
+    were put on it in that scan; exits: how many had exited when the first was. mapped, enters: the
+    mapcount told last, and how many had entered by then.
     """
 
     __slots__ = (
-        "doubtful", "enters", "first", "fresh", "in_scan", "items", "last", "made", "mapped", "pfn",
+        "doubtful", "enters", "exits", "first", "fresh", "in_scan", "items", "last", "made",
+        "mapped", "pfn",
     )  # fmt: skip
 
     def __init__(self, pfn: int, index: int, *, made: bool) -> None:
@@ -151,6 +164,7 @@ class Node:
         self.fresh = 0
         self.mapped = 0
         self.enters = 0
+        self.exits = 0
 
 
 class Half:
@@ -168,11 +182,10 @@ class Half:
 class Removal:
     """A dead KSM page being removed: rmap_items newest first, then the page.
 
-    node: which one; None for one of before the stream. serial: of the item named last. newest,
-    oldest: the events that put the first and last item named on it.
+    node: which one; None for one of before the stream. serial: of the rmap_item named last.
     """
 
-    __slots__ = ("count", "index", "newest", "node", "oldest", "pfn", "serial")
+    __slots__ = ("count", "index", "node", "pfn", "serial")
 
     def __init__(self, pfn: int, index: int) -> None:
         self.pfn = pfn
@@ -180,8 +193,6 @@ class Removal:
         self.node: Node | None = None
         self.serial = UNLIMITED
         self.count = 0
-        self.newest = UNLIMITED
-        self.oldest = UNLIMITED
 
 
 class Advice:
@@ -195,11 +206,11 @@ class Advice:
 
 @dataclass
 class Suspicion:
-    """Impossible unless a task's own event is still to come: mms' ksm_enter, or any fork's."""
+    """Impossible unless a task's own event is still to come: one of the excuses."""
 
     finding: Finding
     stops: int
-    mms: tuple[int, ...] = ()
+    excuses: tuple[Excuse, ...]
 
 
 @dataclass
@@ -210,11 +221,12 @@ class Claim:
     exits: int | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class World:
     """Everything that is known. What is in it is explained where it is used.
 
-    complete: the stream has every event since KSM was empty. closed: whoever is on a KSM page now
+    lines: the event at hand and some before it, in words. complete: the stream has every event
+    since KSM was empty. closed: whoever is on a KSM page now
     was put there by an event seen. filtered: only some processes' events are there.
     """
 
@@ -222,8 +234,10 @@ class World:
     knobs: dict[str, str | None]
     unknown: frozenset[str]
     names: Mapping[int, str]
+    lines: Callable[[], Iterable[str]]
     complete: bool = False
     filtered: bool = False
+    one_zero_page: bool = True
     closed: bool = False
 
     index: int = 0
@@ -267,7 +281,6 @@ class World:
     most: int = UNLIMITED
     most_shared: int = UNLIMITED
     sure: int = -1
-    serial: int = 0
     attachments: int = 0
     created: int = 0
     gone: int = 0
@@ -276,7 +289,9 @@ class World:
     visits_due: int = 0
     visits_exact: bool = False
 
-    # What is impossible unless an excuse turns up.
+    # What is impossible unless an excuse turns up. missing: by mm, the farthest rmap_item that did
+    # not leave a dead KSM page: impossible if ksmd has not come so far yet.
+    missing: dict[Mm, tuple[int, Finding]] = field(default_factory=dict)
     suspicions: list[Suspicion] = field(default_factory=list)
     idle_claims: list[Claim] = field(default_factory=list)
     scan_claims: list[Claim] = field(default_factory=list)
@@ -292,7 +307,7 @@ class World:
 
     def finding(self, rule: str, message: str, *state: str) -> Finding:
         """A finding about the event at hand."""
-        return Finding(self.index, self.ts, rule, message, state)
+        return Finding(self.index, self.ts, rule, message, (*self.lines(), *state))
 
     def process(self, mm: Mm) -> str:
         """What to call an address space."""
