@@ -39,6 +39,11 @@ bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftr
 bench-model: .venv/.set-up-dev	## page visits a second of the model, and of the real ksmd (root)
 	@$(PY) bench/model.py
 
+.PHONY: corruptions
+corruptions: .venv/.set-up-dev	## spoil recordings in many ways; how many are found by replay --check?
+	@$(PY) bench/corruptions.py
+	@$(PY) bench/corruptions_predicted.py
+
 .PHONY: fidelity
 fidelity: .venv/.set-up-dev	## the model against the real ksmd, 2,100 random scenarios (root)
 	@$(PY) bench/fidelity.py

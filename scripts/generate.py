@@ -15,8 +15,10 @@ from ksmtrace.events.c_header import c_header
 from ksmtrace.events.docs import events_page
 from ksmtrace.lab.docs import scenarios_page
 from ksmtrace.recording.docs import recording_page
+from ksmtrace.replay.conformance import RULES
 
 ROOT = Path(__file__).parents[1]
+_RULES = re.compile(r"(<!-- rules -->\n).*?(<!-- /rules -->)", re.DOTALL)
 _HELP = re.compile(r"(<!-- help -->\n```text\n).*?(\n```\n<!-- /help -->)", re.DOTALL)
 
 
@@ -32,10 +34,12 @@ def help_text(verb: str) -> str:
 
 
 def command_page(verb: str) -> str:
-    """docs/VERB.md with the command's present help in its place."""
+    """docs/VERB.md with the command's present help, and the rules it keeps, in their places."""
     page = (ROOT / "docs" / f"{verb}.md").read_text()
     help_now = help_text(verb)
-    return _HELP.sub(lambda found: found[1] + help_now + found[2], page)
+    page = _HELP.sub(lambda found: found[1] + help_now + found[2], page)
+    rules = "".join(f"- **{name}**: {meaning}\n" for name, meaning in RULES.items())
+    return _RULES.sub(lambda found: found[1] + rules + found[2], page)
 
 
 GENERATED: dict[str, Callable[[], str]] = {
