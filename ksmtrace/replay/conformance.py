@@ -17,8 +17,8 @@ Taken for granted, though a kernel does not promise it: a knob that two neighbou
 with one value was not changed and changed back in between; a task is not held up for two full scans
 between being put on ksmd's list and telling of it (ksm_enter); the kernel can allocate a stable
 node; no process owns an address space that it has lost before; a KSM page that the kernel moves
-goes to a frame that no KSM page of the stream was on, and doesn't come back; no two different pages
-have the checksum 0.
+goes to a frame that no KSM page of the stream was on, and doesn't come back; no page's checksum
+is 0.
 """
 
 from __future__ import annotations

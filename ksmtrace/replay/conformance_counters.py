@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from ksmtrace.replay.conformance_processes import Processes
 from ksmtrace.replay.conformance_scan import nobody_merged
@@ -308,10 +309,9 @@ class Counters:
                 sample,
                 f"{total} pages are merged, but events have put only {world.attached} on KSM pages",
             )
-        if shared > world.most_shared:
-            self._refuse(
-                sample, f"there are {shared} KSM pages, but no more than {world.most_shared} can be"
-            )
+        most = min(world.most_shared, self._occupied() if world.closed else UNLIMITED)
+        if shared > most:
+            self._refuse(sample, f"there are {shared} KSM pages, but no more than {most} can be")
         if sharing and not shared:
             self._refuse(sample, f"{sharing} pages share KSM pages, but there is none")
         if total < world.fresh:
@@ -323,6 +323,14 @@ class Counters:
         world.most, world.most_shared = total, shared
         if world.closed and total == world.attached:
             world.sure = world.ordinal
+
+    def _occupied(self) -> int:
+        """KSM pages that somebody may be on. One that no event made is one of the others."""
+        world = self._world
+        if not world.strangers:
+            return world.occupied
+        known = [*world.nodes.values(), *chain.from_iterable(world.older.values())]
+        return min(world.occupied, sum(node not in world.strangers for node in known))
 
     def _check_profit(self, sample: Sample, rmap_items: int) -> None:
         """general_profit tells ksm_zero_pages once more, a moment later."""

@@ -57,8 +57,7 @@ class Pages:
         if arg & INTO_EXISTING and world.phase is Phase.UNKNOWN:
             self._after_a_gap(pfn, pointer, mm, addr, err)
             return
-        looked = self._flags_known and not arg & FIRST_SIGHT
-        item = self._visit(pointer, mm, addr, looked=looked)
+        item = self._visit(pointer, mm, addr, looked=self._looked(arg))
         item.over = world.ordinal
         if arg & INTO_EXISTING:
             self._join(item, pfn, err, arg)
@@ -67,9 +66,7 @@ class Pages:
             raise Impossible("ksm page", "the zero page's frame became a KSM page")
         world.stage = Stage.OVER
         if err == 0:
-            world.expected = Half(
-                pfn, item, world.index, first_sight=self._flags_known and not looked
-            )
+            world.expected = Half(pfn, item, world.index, first_sight=bool(arg & FIRST_SIGHT))
 
     def _after_a_gap(self, pfn: int, pointer: int, mm: Mm, addr: int, err: int) -> None:
         """The first merge known, onto a KSM page: perhaps a second half, of a page long passed."""
@@ -167,17 +164,25 @@ class Pages:
             self._processes.owned_by(mm, tgid)
         return mm
 
-    def _visit(self, pointer: int, mm: Mm, addr: int, *, looked: bool, zero: bool = False) -> Item:
+    def _looked(self, arg: int) -> bool | None:
+        """Whether a rmap_item has a checksum, from an earlier visit; None if it isn't told."""
+        return not arg & FIRST_SIGHT if self._flags_known else None
+
+    def _visit(
+        self, pointer: int, mm: Mm, addr: int, *, looked: bool | None, zero: bool = False
+    ) -> Item:
         """The rmap_item that ksmd visits: the next in order, or still the same.
 
-        looked: it has had a checksum, so that this isn't its first visit. zero: for the zero page.
+        looked: see `_looked`. zero: it is tried with the zero page.
         """
         world = self._world
         item = world.items.get(pointer)
         ordinal = world.ordinal
         if mm is world.mm:
             if addr == world.addr and (addr or item is world.item):
-                return self._same_visit(pointer, item, zero=zero)
+                item = self._same_visit(pointer, item, zero=zero)
+                self._check_sight(item, looked=looked)
+                return item
             if addr < world.addr and addr:
                 raise self._backwards(mm, addr, pointer)
         else:
@@ -194,13 +199,30 @@ class Pages:
             )
         if world.missing:
             self._not_passed(mm, addr)
+        if looked is not item.looked:
+            self._check_sight(item, looked=looked)
         item.seen = ordinal
-        mm.seen += 1
-        world.seen += 1
+        if not mm.exited:
+            mm.seen += 1
+            world.seen += 1
         if item.node is not None:
             leave(world, item)
         world.item = item
         return item
+
+    def _check_sight(self, item: Item, *, looked: bool | None) -> None:
+        """A checksum stays as long as the rmap_item."""
+        world = self._world
+        if looked is False and item.looked:
+            if item.seen >= world.ordinal - 1:
+                raise Impossible(
+                    "first sight",
+                    f"{world.page_of(item)} is seen for the first time, but had a checksum before",
+                )
+            # It was freed and made again since.
+            item.looked = False
+        elif looked:
+            item.looked = True
 
     def _not_passed(self, mm: Mm, addr: int) -> None:
         """The cursor comes here only now: who is further on can't have left a KSM page before."""
@@ -232,9 +254,7 @@ class Pages:
         if not arg & INTO_EXISTING or pfn != half.pfn:
             raise unfinished(world)
         world.expected = None
-        item = self._twin(
-            half, pointer, mm, addr, looked=self._flags_known and not arg & FIRST_SIGHT
-        )
+        item = self._twin(half, pointer, mm, addr, looked=self._looked(arg))
         if err:
             return
         if self._flags_known and half.first_sight != bool(arg & FIRST_SIGHT):
@@ -256,12 +276,14 @@ class Pages:
         attach(world, half.item, node, sure=self._pairs_stand)
         half.item.serial += 1
 
-    def _twin(self, half: Half, pointer: int, mm: Mm, addr: int, *, looked: bool) -> Item:
+    def _twin(self, half: Half, pointer: int, mm: Mm, addr: int, *, looked: bool | None) -> Item:
         """The rmap_item of a page in the unstable tree: ksmd has passed it in this scan."""
         world = self._world
         item = world.items.get(pointer)
         here = world.mm
         assert here is not None
+        if item is half.item:
+            raise Impossible("two halves", f"{world.page_of(half.item)} became its own twin")
         if mm is not here:
             if mm.done != world.ordinal:
                 mm.done = world.ordinal
@@ -273,8 +295,6 @@ class Pages:
                 f"{world.page(mm, addr, pointer)} was found in the unstable tree, but ksmd was"
                 f" only at {world.addr:#x}",
             )
-        if item is half.item:
-            raise Impossible("two halves", f"{world.page_of(item)} became its own twin")
         if item is None or item.mm is not mm or (item.addr != addr and addr):
             item = self._identify(item, pointer, mm, addr, looked=looked)
         elif item.over == world.ordinal:
@@ -283,10 +303,12 @@ class Pages:
                 f"{world.page_of(item)} was tried twice in {world.scan}: after its own try it is"
                 " in no tree",
             )
+        self._check_sight(item, looked=looked)
         if item.seen != world.ordinal:
             item.seen = world.ordinal
-            mm.seen += 1
-            world.seen += 1
+            if not mm.exited:
+                mm.seen += 1
+                world.seen += 1
         if item.node is not None:
             leave(world, item)
         return item
@@ -360,7 +382,7 @@ class Pages:
         return node
 
     def _identify(
-        self, known: Item | None, pointer: int, mm: Mm, addr: int, *, looked: bool
+        self, known: Item | None, pointer: int, mm: Mm, addr: int, *, looked: bool | None
     ) -> Item:
         """A rmap_item that is new, or whose pointer was another one's."""
         world = self._world
@@ -410,16 +432,18 @@ class Pages:
 
 
 def attached_at(index: int) -> int:
-    """Item.serial of one that an event puts on a KSM page; a new page's twin comes before it."""
+    """Item.serial of one that an event has put on a KSM page; a new page's twin is older by one."""
     return 2 * index + 2
 
 
 def attach(world: World, item: Item, node: Node, *, sure: bool) -> None:
     """A page was mapped onto a KSM page. sure: it stays there until ksmd passes it again."""
     mm = item.mm
+    if not node.items:
+        world.occupied += 1
     node.items[item] = None
     item.node = node
-    item.serial = attached_at(world.index)
+    item.serial = 2 * world.index + 2
     item.attached = -1
     mm.attached += 1
     mm.most += 1
@@ -436,7 +460,9 @@ def leave(world: World, item: Item) -> None:
     """A rmap_item isn't on its KSM page any more."""
     node = item.node
     assert node is not None
-    node.items.pop(item, None)
+    del node.items[item]
+    if not node.items:
+        world.occupied -= 1
     item.node = None
     mm = item.mm
     if not mm.dead:

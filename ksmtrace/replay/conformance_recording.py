@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import gc
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -105,10 +107,23 @@ def judge(
     samples: in the order in which they began. time: what lies outside is only counted.
     """
     feeder = _Feeder(conformance, samples, *time)
-    for batch in batches:
-        feeder.events(batch)
-    feeder.finish()
+    with _no_garbage():
+        for batch in batches:
+            feeder.events(batch)
+        feeder.finish()
     return feeder.judged
+
+
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """What is known grows to the end: to look for garbage in it takes a third of the time."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 class _Feeder:

@@ -270,7 +270,7 @@ def nobody_merged(world: World) -> None:
         for node in nodes:
             node.items.clear()
             node.made = True
-    world.attached = world.fresh = world.most = world.most_shared = 0
+    world.attached = world.fresh = world.occupied = world.most = world.most_shared = 0
     world.closed = True
 
 

@@ -124,9 +124,10 @@ class Item:
     node: the KSM page that events have put it on. serial: when, ascending in time; attached: in
     which scan, -1 if the kernel may have undone it. seen: the last scan in which ksmd
     is known to have visited it; over: in which it has taken it out of all trees for that scan.
+    looked: it is known to have a checksum.
     """
 
-    __slots__ = ("addr", "attached", "mm", "node", "over", "pointer", "seen", "serial")
+    __slots__ = ("addr", "attached", "looked", "mm", "node", "over", "pointer", "seen", "serial")
 
     def __init__(self, pointer: int, mm: Mm, addr: int, seen: int) -> None:
         self.pointer = pointer
@@ -137,6 +138,7 @@ class Item:
         self.serial = 0
         self.attached = -1
         self.over = -1
+        self.looked = False
 
 
 class Node:
@@ -274,10 +276,12 @@ class World:
     strangers: dict[Node, Finding] = field(default_factory=dict)
     zero_pfn: int = 0
 
-    # Sums: `seen` and `fresh` of this scan, `attached` as events tell, `most` as samples do.
+    # Sums: `seen` and `fresh` of this scan, `attached` as events tell, `most` as samples do;
+    # occupied: KSM pages that events have put somebody on.
     seen: int = 0
     fresh: int = 0
     attached: int = 0
+    occupied: int = 0
     most: int = UNLIMITED
     most_shared: int = UNLIMITED
     sure: int = -1
