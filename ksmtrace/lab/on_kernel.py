@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import signal
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -26,6 +28,8 @@ from ksmtrace.processes.registered import registered_tgids
 HOST = "host"
 _RING_BYTES = 64 << 20
 _MOST_BATCHES = 100_000
+_SLICE = 0.1
+_HUGE_BYTES = 2 << 20
 _REFUSALS = {errno.EBUSY: "EBUSY", errno.EINVAL: "EINVAL"}
 _NOT_KSM_NOW = ("ksmd_cpu_ns",)
 
@@ -58,6 +62,7 @@ class Host:
         self.why = why
         self.profile = running_profile()
         self.sampler = HostSampler()
+        self.interruptions: list[int] = []
         self._channel = channel
 
     def perform(
@@ -87,6 +92,18 @@ class Host:
         if lost := lost_count(events):
             raise KsmtraceError(f"{lost} events were lost; the scenario is too large for the ring")
         return events
+
+    def heed_interruptions(self) -> None:
+        """Raise KeyboardInterrupt if one came that something swallowed (a destructor does)."""
+        if self.interruptions:
+            raise KeyboardInterrupt
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        until = time.monotonic() + seconds
+        while (rest := until - time.monotonic()) > 0:
+            self.heed_interruptions()
+            time.sleep(min(rest, _SLICE))
 
     def counters(self) -> dict[str, int]:
         """Every counter of KSM that this kernel has."""
@@ -180,9 +197,29 @@ def host_stage(backend: str = "auto") -> Iterator[Host]:
         stream = stack.enter_context(choice.source.open(ring_bytes=_RING_BYTES))
         host = Host(stepper, stream, choice.source, choice.why, channel)
         stack.callback(host.sampler.close)
+        stack.enter_context(_interruptible(host))
         host.prove_alone()
         host.read_events()
         yield host
+
+
+@contextmanager
+def _interruptible(host: Host) -> Iterator[None]:
+    """Ctrl-C and SIGTERM end a run in good order, wherever it is."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def catch(number: int, _frame: object) -> None:
+        host.interruptions.append(number)
+        raise KeyboardInterrupt
+
+    before = {n: signal.signal(n, catch) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Run:
@@ -205,7 +242,7 @@ class _Run:
         self._newborn = ""
         self._teller = Teller(self._process_of, plan.name_of)
         self._huge: dict[str, list[tuple[int, int]]] = {}
-        self._touched: set[int] = set()
+        self._touched: set[tuple[str, int]] = set()
 
     def perform(self, watch: Watch) -> Performance:
         host = self._host
@@ -222,6 +259,7 @@ class _Run:
 
     def _observe(self, step: PlannedStep, operation: op.Operation) -> Observation:
         host = self._host
+        host.heed_interruptions()
         refused = ""
         begin = end = None
         works = isinstance(operation, op.Scan | op.Batch)
@@ -293,12 +331,17 @@ class _Run:
             case op.Scan():
                 self._scan()
             case op.Batch(pages):
+                if self._advised:
+                    raise KsmtraceError(
+                        "a batch can't be stepped while the advisor sets pages_to_scan",
+                        "use scan, or set advisor_mode to none",
+                    )
                 before = read_knob("pages_to_scan") or ""
                 stepper.write("pages_to_scan", str(pages))
                 stepper.batch()
                 stepper.write("pages_to_scan", before)
             case op.Wait(milliseconds):
-                time.sleep(milliseconds / 1000)
+                self._host.wait(milliseconds / 1000)
 
     def _born(self, process: str, pid: int) -> None:
         self._pids[process] = pid
@@ -344,8 +387,10 @@ class _Run:
             return
         address = operation.pages[0][0]
         wanted = any(low <= address < high for low, high in self._huge.get(process, ()))
-        if wanted and address not in self._touched:
-            self._touched.add(address)
+        # Once for each huge page: ksmd may have split it since.
+        unit = (process, address // _HUGE_BYTES)
+        if wanted and unit not in self._touched:
+            self._touched.add(unit)
             if not _has_huge(self._pids[process], address):
                 raise KsmtraceError(
                     "the kernel gave no huge page",

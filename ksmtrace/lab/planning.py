@@ -52,7 +52,8 @@ def _planned(
     say, refused = beside.get("say", ""), beside.get("refused", "")
     if not isinstance(say, str):
         raise planner.error("say must be a text")
-    if refused and (refused not in ("EBUSY", "EINVAL") or not _sets_a_knob(operations)):
+    known = isinstance(refused, str) and refused in ("", "EBUSY", "EINVAL")
+    if not known or (refused and not _sets_a_knob(operations)):
         raise planner.error('refused is "EBUSY" or "EINVAL", beside set')
     expect = beside.get("expect", [])
     expectations = [expect] if isinstance(expect, dict) else expect

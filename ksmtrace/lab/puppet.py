@@ -1,9 +1,10 @@
 """A process of a scenario on the real kernel: does what it is told, one message at a time.
 
 Run by path, without the package, so that it starts quickly and owns little memory. Messages are
-marshalled tuples, each with a length before it, over a socket; each is answered with None or an
-error's text. None of a puppet's memory is mergeable but what the scenario maps: where
-PR_SET_MEMORY_MERGE makes it so, it is opted out again before ksmd, which is parked, could look.
+marshalled tuples, each with a length before it, over a socket; each is answered with an error's
+text, an empty one if there was none. None of a puppet's memory is mergeable but what the scenario
+maps: where PR_SET_MEMORY_MERGE makes it so, it is opted out again before ksmd, which is parked,
+could look.
 """
 
 from __future__ import annotations
@@ -68,7 +69,7 @@ class Puppet:
                 getattr(self, f"do_{order[0]}")(*order[1:], *fds)
                 if libc.prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1:
                     keep_to_the_arena()
-                send(self.channel, None)
+                send(self.channel, "")
             except OSError as error:
                 send(self.channel, f"{order[0]}: {error}")
 

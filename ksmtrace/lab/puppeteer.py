@@ -39,7 +39,11 @@ class Channel:
             trouble, _ = puppet.receive(self._end)
         except OSError as error:
             raise KsmtraceError(f"a process of the scenario was lost: {error}") from error
-        if trouble is not None:
+        if trouble is None:
+            raise KsmtraceError(
+                f"process {self.pid} of the scenario died", "is there enough memory for it?"
+            )
+        if trouble:
             raise KsmtraceError(f"a process of the scenario failed: {trouble}")
 
     def order(self, *order: object) -> None:

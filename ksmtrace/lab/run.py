@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Run:
-    """One scenario, performed in several places. comparisons: the first against each other one."""
+    """One scenario, performed in several places. comparisons: each with each."""
 
     plan: Plan
     places: tuple[Where, ...]
@@ -42,6 +43,10 @@ class Run:
     def notes(self) -> list[str]:
         """What was assumed or left out."""
         notes = [f"{w.name}: {w.profile.note}" for w in self.places if w.profile.note]
+        for performance in self.performances:
+            if "addr" in performance.fields_unknown:
+                unknown = ", ".join(performance.fields_unknown)
+                notes.append(f"{performance.on}: {unknown} unknown there, and so not compared")
         return notes + [f"{p.on}: {note}" for p in self.performances for note in p.notes]
 
 
@@ -111,6 +116,6 @@ def run_everywhere(
                 plan, place.profile, on=place.name, like=like, watch=watch, visits=visits
             )
     performances = tuple(done[place.name] for place in places)
-    comparisons = tuple(compare(plan, performances[0], other) for other in performances[1:])
+    comparisons = tuple(compare(plan, one, other) for one, other in combinations(performances, 2))
     unmet = tuple(d for performance in performances for d in disappointments(plan, performance))
     return Run(plan, tuple(places), performances, comparisons, unmet)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from types import MappingProxyType
 
 from ksmtrace.errors import Exit, KsmtraceError
@@ -18,7 +17,7 @@ from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.cycle import Cycle
 from ksmtrace.model.invariants import assert_invariants
 from ksmtrace.model.memory import Memory, Mm
-from ksmtrace.model.state import Settings, State
+from ksmtrace.model.state import State
 from ksmtrace.model.stream import ModelStream
 from ksmtrace.model.visit import Visit
 from ksmtrace.model.visit_log import LoggedVisit, VisitRecord
@@ -26,8 +25,7 @@ from ksmtrace.model.visit_log import LoggedVisit, VisitRecord
 _U32 = 0xFFFFFFFF
 _BYTES_OF_RMAP_ITEM = 64
 _BOOLEANS = {"use_zero_pages", "smart_scan"}
-_TRUE, _FALSE = {"1", "y", "Y", "on"}, {"0", "n", "N", "off"}
-_DEFAULTS = {field.name: field.default for field in fields(Settings)}
+_TRUE, _FALSE = {"1", "y", "t"}, {"0", "n", "f"}
 
 
 NOT_MODELLED: Mapping[str, str] = MappingProxyType(
@@ -283,8 +281,10 @@ class KsmScanner:
 def _number(name: str, text: str) -> int:
     """A numeric knob's value. Raises KnobRefused as the kernel's parsers would."""
     if name in _BOOLEANS:
-        if text in _TRUE | _FALSE:
-            return int(text in _TRUE)
+        # As kstrtobool(): the first letter decides, after an o the second.
+        letters = text.lower()[1:2] if text.lower().startswith("o") else text.lower()[:1]
+        if letters in _TRUE or letters in _FALSE:
+            return int(letters in _TRUE)
         raise KnobRefused("EINVAL")
     most = {"run": 2, "merge_across_nodes": 1}.get(name, _U32)
     least = {"max_page_sharing": 2, "advisor_target_scan_time": 1}.get(name, 0)

@@ -14,7 +14,7 @@ from itertools import pairwise
 from typing import Literal, Protocol
 
 from ksmtrace.kernel.releases import Behaviour
-from ksmtrace.model.content import PAGE_SIZE, ZERO, overwritten
+from ksmtrace.model.content import PAGE_SIZE, ZERO, content_of, overwritten
 
 Protection = Literal["write", "read", "none"]
 HUGE_PAGES = 512
@@ -224,6 +224,10 @@ class Memory:
     def write(self, mm: Mm, address: int, content: bytes, nid: int = 0) -> None:
         """Overwrite a whole page. Raises MemoryFault where that isn't allowed."""
         self._require(mm, address, "write")
+        if len(content) > PAGE_SIZE or address % PAGE_SIZE:
+            raise MemoryFault(f"that is no page at {address:#x}")
+        if content[-1:] == b"\0":
+            content = content_of(content)
         frame = mm.pages.get(address)
         if frame is None or frame is self.zero_frame:
             self.unmap_page(mm, address)

@@ -42,8 +42,10 @@ class Merging:
             return FAILED
         if page.huge is not None and not self.split(page.huge, held):
             return FAILED
-        if page.ksm and page.node is None:
-            state.reached[Branch.ORPHAN_FAILED] += 1
+        if page.ksm:
+            # A KSM page is never mapped onto another page, an orphan neither.
+            if page.node is None:
+                state.reached[Branch.ORPHAN_FAILED] += 1
             return FAILED
         mm, address = item.mm, item.address
         if mm.pages.get(address) is not page:

@@ -141,8 +141,9 @@ class StableTrees:
             self._settle(page_node, nid)
             self.tree(nid).insert(page_node, parent, left=left)
             return frame if self.has_room(page_node) else None
-        if page_node is not None and frame.mapcount > 1:
-            self._join_chain(page_node, dup, node, nid)
+        chains = self._state.behaviour.chains != "absent"
+        if page_node is not None and frame.mapcount > 1 and chains:
+            self._join_chain(page_node, node, nid)
             return frame if self.has_room(page_node) else None
         if dup is None or not self.has_room(dup):
             self._state.reached[Branch.FULL] += 1
@@ -326,10 +327,7 @@ class StableTrees:
         node.migrating = False
         node.nid = nid
 
-    def _join_chain(
-        self, page_node: StableNode, dup: StableNode | None, node: StableTreeNode, nid: int
-    ) -> None:
-        del dup
+    def _join_chain(self, page_node: StableNode, node: StableTreeNode, nid: int) -> None:
         self._settle(page_node, nid)
         self._add_dup(self._chain_of(node), page_node)
 

@@ -97,10 +97,7 @@ def _predicted(recording: StoredRecording, release: Profile, notes: list[str]) -
 
 
 def _lab_run(recording: StoredRecording, release: Profile) -> dict[str, Any]:
-    try:
-        plan, comparison = predict_lab_run(recording, release)
-    except KsmtraceError as error:
-        return _answer(NO, error.message, {"index": 0, "message": error.message, "state": []})
+    plan, comparison = predict_lab_run(recording, release)
     if comparison.agree:
         scans = sum(seen.scan is not None for seen in comparison.first.observations)
         return _answer(YES, f"the whole scenario: {scans} scans, every event, every counter")

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.processes.identity import clean
 from ksmtrace.views.text import UNKNOWN, count
 
 _MOST_EVENTS = 12
@@ -19,15 +20,15 @@ _USUAL = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
 
 def render_lab(report: Mapping[str, Any]) -> RenderableType:
     """Counters after each scan side by side, the events, and the verdict; fits 80 columns."""
-    parts: list[RenderableType] = [Text(report["title"], style="bold")]
+    parts: list[RenderableType] = [Text(clean(report["title"]), style="bold")]
     if report["about"]:
-        parts.append(Text(report["about"]))
+        parts.append(Text(clean(report["about"])))
     before: dict[str, dict[str, int]] = {}
     for step in report["steps"]:
         parts.append(Text(""))
         parts.append(_head(step))
         if step["say"]:
-            parts.append(Padding(Text(step["say"], style="cyan"), (0, 0, 0, 2)))
+            parts.append(Padding(Text(clean(step["say"]), style="cyan"), (0, 0, 0, 2)))
         for seen in step["seen"]:
             parts += _seen(report["on"], seen, before)
             if seen["scan"] is not None:
@@ -45,7 +46,7 @@ def _head(step: Mapping[str, Any]) -> Text:
 def _short(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} = {_short(v)}" for key, v in value.items())
-    return str(value)
+    return clean(str(value))
 
 
 def _seen(

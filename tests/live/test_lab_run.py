@@ -130,7 +130,8 @@ def test_a_killed_run_leaves_no_process_and_its_knobs_are_restored(long_scenario
     assert _knobs() == before
 
 
-def test_an_interrupted_run_puts_everything_back(long_scenario: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_puts_everything_back(long_scenario: Path, number: int) -> None:
     before = _knobs()
     run = subprocess.Popen(
         [str(KSMTRACE), "lab", "run", str(long_scenario)],
@@ -140,7 +141,7 @@ def test_an_interrupted_run_puts_everything_back(long_scenario: Path) -> None:
     while len(_puppets()) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.01)
-    run.send_signal(signal.SIGINT)
+    run.send_signal(number)
     _, words = run.communicate(timeout=30)
     assert run.returncode == 130
     assert "Traceback" not in words

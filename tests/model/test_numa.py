@@ -91,17 +91,27 @@ def test_a_ksm_page_that_moved_to_an_equal_one_becomes_its_dup() -> None:
     assert scanner.counters["pages_shared"] == scanner.counters["pages_sharing"] == 2
 
 
-def test_the_last_mapping_of_a_page_that_moved_joins_the_equal_one() -> None:
+def test_the_last_mapping_of_a_page_that_moved_cannot_join_the_equal_one() -> None:
+    # A KSM page is never mapped onto another: the try fails, and is made again in each scan.
     memory = Memory(nodes=2)
     scanner = _scanner(memory, across=0)
     mm = _process(memory, 1, [(b"a", 0), (b"a", 0), (b"a", 1), (b"a", 1)])
     scanner.scan(2)
     memory.migrate(_page(mm, 0), 1)
     memory.write(mm, START, b"other")
+    events = scanner.scan()
+    assert _page(mm, 1) is not _page(mm, 2)
+    assert (events["err"] == -14).sum() == 1
+
+
+def test_before_chains_a_page_that_moved_to_an_equal_one_makes_none() -> None:
+    memory = Memory(nodes=2)
+    scanner = KsmScanner(memory, kernel="4.11", knobs={"merge_across_nodes": 0})
+    mm = _process(memory, 1, [(b"a", 0), (b"a", 0), (b"a", 1), (b"a", 1)])
+    scanner.scan(2)
+    memory.migrate(_page(mm, 0), 1)
     scanner.scan()
-    assert _page(mm, 1) is _page(mm, 2)
-    assert scanner.counters["pages_shared"] == 1
-    assert scanner.counters["pages_sharing"] == 2
+    assert scanner._state.stable_node_chains == 0
 
 
 def test_a_page_put_aside_that_dies_is_forgotten_at_the_next_scan() -> None:
