@@ -54,9 +54,12 @@ def test_killed_at_random_moments_every_recording_opens(
 ) -> None:
     chance = random.Random(20260)
     ends: dict[str, int] = {}
-    for first in range(0, KILLS, AT_ONCE):
+    for first in range(0, 3 * KILLS, AT_ONCE):
+        # On a busy machine more of them are killed before they have begun: then it takes more.
+        if first >= KILLS and sum(ends.values()) - ends.get("not begun", 0) >= 50:
+            break
         begun = []
-        for number in range(first, min(first + AT_ONCE, KILLS)):
+        for number in range(first, first + AT_ONCE):
             one = record(name=f"{number}.ksm", wait=False)
             # A third is killed while it ends and seals.
             sealing = number % 3 == 0
@@ -78,6 +81,6 @@ def test_killed_at_random_moments_every_recording_opens(
                 assert run_ksmtrace("report", one.target).returncode == 0
             ends[end] = ends.get(end, 0) + 1
     with capsys.disabled():
-        print(f"\n  {KILLS} kills: {ends}")
+        print(f"\n  {sum(ends.values())} kills: {ends}")
     assert ends["cut"] >= KILLS // 4
     assert sum(ends.values()) - ends.get("not begun", 0) >= 50
