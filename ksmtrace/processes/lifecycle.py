@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
-_PATIENCE_MS = 2000
+_PATIENCE_MS = 500
 
 What = Literal["fork", "exec", "comm", "exit"]
 
