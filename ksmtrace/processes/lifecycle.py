@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import select
 import socket
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 _PATIENCE_MS = 500
+_NETLINK_CONNECTOR = 11
 
 What = Literal["fork", "exec", "comm", "exit"]
 
@@ -53,10 +53,14 @@ class ProcConnector:
             cn_proc.PROC_EVENT_EXIT: "exit",
         }
         self._marshal = marshal
-        self._connector = cn_proc.ProcEventSocket()
-        self._connector.bind()
-        self._subscribe(cn_proc)
-        self._socket = socket.socket(fileno=os.dup(self._connector.fileno()))
+        # A socket of our own: pyroute2's has a reader that may take the answer before we look.
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_DGRAM, _NETLINK_CONNECTOR)
+        try:
+            self._socket.bind((0, cn_proc.CN_IDX_PROC))
+            self._subscribe(cn_proc)
+        except BaseException:
+            self._socket.close()
+            raise
         self.overruns = 0
         """How often the kernel dropped process events because they came too fast."""
 
@@ -67,11 +71,12 @@ class ProcConnector:
         request["action"] = cn_proc.PROC_CN_MCAST_LISTEN
         request["idx"], request["val"] = cn_proc.CN_IDX_PROC, cn_proc.CN_VAL_PROC
         request["len"] = 4
-        self._connector.put(request, cn_proc.NLMSG_DONE, msg_flags=0, msg_seq=0)
+        request["header"]["type"] = cn_proc.NLMSG_DONE
+        request.encode()
+        self._socket.send(request.data)
         answer = select.poll()
-        answer.register(self._connector.fileno(), select.POLLIN)
+        answer.register(self._socket.fileno(), select.POLLIN)
         if not answer.poll(_PATIENCE_MS):
-            self._connector.close()
             raise OSError(errno.EOPNOTSUPP, "the kernel does not answer")
 
     def fileno(self) -> int:
@@ -110,4 +115,3 @@ class ProcConnector:
     def close(self) -> None:
         """Unsubscribe."""
         self._socket.close()
-        self._connector.close()
