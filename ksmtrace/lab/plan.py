@@ -21,7 +21,6 @@ class Region:
 
     start: int
     pages: int
-    huge: bool = False
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def _fork(planner: Planner, subject: object, values: Values) -> Iterable[Operati
     if "as" not in values:
         raise planner.error("fork needs the child's name", 'for example as = "b"')
     child = planner.begin(values["as"])
-    child.regions = {name: Region(r.start, r.pages, r.huge) for name, r in parent.regions.items()}
+    child.regions = {name: Region(r.start, r.pages) for name, r in parent.regions.items()}
     planner.places[values["as"]] = dict(child.regions)
     child.mapped = dict(parent.mapped)
     planner.count_pages(len(child.mapped))
@@ -183,7 +183,7 @@ def _map(planner: Planner, subject: object, values: Values) -> Iterable[Operatio
             raise planner.error(f"pages of a huge region must be a multiple of {HUGE_PAGES}")
         start = -(-start // HUGE_PAGES) * HUGE_PAGES
     planner.add_pages(process, range(start, start + pages), f"{name}.{region_name}")
-    region = process.regions[region_name] = Region(start, pages, huge)
+    region = process.regions[region_name] = Region(start, pages)
     planner.places[name][region_name] = region
     begin, length = _bytes(range(start, start + pages))
     yield Map(name, begin, length, huge)

@@ -191,10 +191,6 @@ class KsmScanner:
         }  # fmt: skip
         return {name: value for name, (value, since) in values.items() if self.profile.has(since)}
 
-    def mapped_ksm_pages(self, mm: Mm) -> int:
-        """Pages of a process that are KSM pages: smaps' KSM line, in pages."""
-        return sum(frame.ksm for frame in mm.pages.values())
-
     @property
     def reached(self) -> Counter[Branch]:
         """How often each branch of the algorithm was taken."""
@@ -207,11 +203,6 @@ class KsmScanner:
         Empty unless they are logged.
         """
         return self._state.item_lives or {}
-
-    @property
-    def in_scan(self) -> bool:
-        """Whether ksmd is in the middle of a full scan."""
-        return self._cycle.slot is not None
 
     # What can be set.
 

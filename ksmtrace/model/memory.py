@@ -173,10 +173,9 @@ class Ksm(Protocol):
 
 
 class Memory:
-    """A machine's memory. nodes: NUMA nodes. cow_ksm: copies made of KSM pages, as in vmstat."""
+    """A machine's memory. cow_ksm: copies made of KSM pages, as in vmstat."""
 
-    def __init__(self, nodes: int = 1) -> None:
-        self.nodes = nodes
+    def __init__(self) -> None:
         self.mms: list[Mm] = []
         self.cow_ksm = 0
         self.ksm: Ksm | None = None

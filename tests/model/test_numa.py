@@ -34,7 +34,7 @@ def _page(mm: Mm, number: int) -> Frame:
 
 
 def test_equal_pages_on_two_nodes_merge_across_them() -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = _scanner(memory, across=1)
     _process(memory, 1, [(b"a", 0), (b"a", 1), (b"a", 0), (b"a", 1)])
     scanner.scan(2)
@@ -43,7 +43,7 @@ def test_equal_pages_on_two_nodes_merge_across_them() -> None:
 
 
 def test_without_it_each_node_has_a_ksm_page_of_its_own() -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = _scanner(memory, across=0)
     mm = _process(memory, 1, [(b"a", 0), (b"a", 1), (b"a", 0), (b"a", 1)])
     scanner.scan(2)
@@ -55,7 +55,7 @@ def test_without_it_each_node_has_a_ksm_page_of_its_own() -> None:
 
 
 def test_a_release_before_3_9_knows_no_nodes() -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = KsmScanner(memory, kernel="2011", check_invariants=True)
     _process(memory, 1, [(b"a", 0), (b"a", 1)])
     scanner.scan(2)
@@ -63,7 +63,7 @@ def test_a_release_before_3_9_knows_no_nodes() -> None:
 
 
 def test_a_ksm_page_that_moved_settles_in_the_other_nodes_tree() -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = _scanner(memory, across=0)
     mm = _process(memory, 1, [(b"a", 0), (b"a", 0)])
     scanner.scan(2)
@@ -80,7 +80,7 @@ def test_a_ksm_page_that_moved_settles_in_the_other_nodes_tree() -> None:
 
 
 def test_a_ksm_page_that_moved_to_an_equal_one_becomes_its_dup() -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = _scanner(memory, across=0)
     mm = _process(memory, 1, [(b"a", 0), (b"a", 0), (b"a", 1), (b"a", 1)])
     scanner.scan(2)
@@ -93,7 +93,7 @@ def test_a_ksm_page_that_moved_to_an_equal_one_becomes_its_dup() -> None:
 
 def test_the_last_mapping_of_a_page_that_moved_cannot_join_the_equal_one() -> None:
     # A KSM page is never mapped onto another: the try fails, and is made again in each scan.
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = _scanner(memory, across=0)
     mm = _process(memory, 1, [(b"a", 0), (b"a", 0), (b"a", 1), (b"a", 1)])
     scanner.scan(2)
@@ -105,7 +105,7 @@ def test_the_last_mapping_of_a_page_that_moved_cannot_join_the_equal_one() -> No
 
 
 def test_before_chains_a_page_that_moved_to_an_equal_one_makes_none() -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = KsmScanner(memory, kernel="4.11", knobs={"merge_across_nodes": 0})
     mm = _process(memory, 1, [(b"a", 0), (b"a", 0), (b"a", 1), (b"a", 1)])
     scanner.scan(2)
@@ -115,7 +115,7 @@ def test_before_chains_a_page_that_moved_to_an_equal_one_makes_none() -> None:
 
 
 def test_a_page_put_aside_that_dies_is_forgotten_at_the_next_scan() -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = _scanner(memory, across=0)
     one = _process(memory, 1, [(b"a", 0), (b"a", 0)])
     _process(memory, 2, [(b"z", 1)])
@@ -131,7 +131,7 @@ def test_a_page_put_aside_that_dies_is_forgotten_at_the_next_scan() -> None:
 
 
 def test_the_knob_is_refused_while_pages_are_merged() -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     scanner = _scanner(memory, across=1)
     mm = _process(memory, 1, [(b"a", 0), (b"a", 1)])
     scanner.scan(2)

@@ -183,7 +183,7 @@ def test_tasks_may_tell_late_what_they_did(script: list[Step], kernel: str, seed
 
 @pytest.mark.parametrize("kernel", ["6.10", "6.18"])
 def test_huge_pages_and_two_numa_nodes_are_legal(kernel: str) -> None:
-    memory = Memory(nodes=2)
+    memory = Memory()
     knobs = {"merge_across_nodes": 0, "max_page_sharing": 3, "pages_to_scan": 10_000}
     scanner = KsmScanner(memory, kernel=kernel, knobs=knobs)
     dice = random.Random(kernel)
