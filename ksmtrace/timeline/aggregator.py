@@ -1,0 +1,455 @@
+"""The aggregator: a stream of event batches in, address spaces, KSM pages and lives out.
+
+It works in chunks of its own, whatever the batches are, so any batching gives the same. What goes
+on is carried from chunk to chunk; chunks grow with it, so time stays linear and memory bounded.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ksmtrace.events.registry import (
+    COW_BREAK,
+    FIRST_SIGHT,
+    INTO_EXISTING,
+    KINDS,
+    KSM_ADVISOR,
+    KSM_MERGE_ONE_PAGE,
+    KSM_MERGE_WITH_KSM_PAGE,
+    KSM_REMOVE_KSM_PAGE,
+    KSM_REMOVE_RMAP_ITEM,
+    KSM_START_SCAN,
+    KSM_STOP_SCAN,
+    LEFT_PRCTL,
+    LEFT_UNMERGEABLE,
+    LOST,
+    MAPCOUNT_SHIFT,
+    RANGE_LEFT,
+    WHOLE_ADDRESS_SPACE,
+    ZERO_PAGE,
+)
+from ksmtrace.timeline import ksm_pages, lives
+from ksmtrace.timeline.address_spaces import AddressSpaces
+from ksmtrace.timeline.growing import GrowingTable
+from ksmtrace.timeline.ksm_pages import KsmPages
+from ksmtrace.timeline.lives import Expiry, PageEvents, PageLives
+from ksmtrace.timeline.sorting import Indices, Mask
+from ksmtrace.timeline.tables import HOW
+
+Columns = Mapping[str, npt.NDArray[Any]]
+"""A batch's slots by name: a structured array, or a column each."""
+
+SLOTS = ("ts", "kind", "pfn", "item", "mm", "addr", "tgid", "err", "arg")
+CHUNK = 1 << 20
+_PAIR_DISTANCE = 1 << 16
+"""The halves of a new KSM page follow each other at once; other CPUs' events may stand between."""
+_EFAULT = -14
+_PAGE_BITS = np.uint64(36)
+_PAGE_SHIFT = np.uint64(12)
+_PAGE_MASK = np.uint64((1 << 36) - 1)
+_ABOUT_PAGES = np.zeros(max(kind.id for kind in KINDS) + 1, bool)
+_ABOUT_PAGES[
+    [
+        kind.id
+        for kind in (
+            KSM_MERGE_ONE_PAGE,
+            KSM_MERGE_WITH_KSM_PAGE,
+            KSM_REMOVE_RMAP_ITEM,
+            COW_BREAK,
+            RANGE_LEFT,
+        )
+    ]
+] = True
+_HOW = {name: code for code, name in enumerate(HOW)}
+
+
+class Aggregator:
+    """Reconstructs what happened from the stream alone.
+
+    first_sight_known: the source says `first_sight` and `mapcount`, and ksmd compares checksums
+    before it searches (6.11), so that a page attached at first sight can only be inherited.
+    addresses_known: pages are told by address; if not, by the rmap_item's. chunk: events at once.
+
+    After `finish`: `spaces`, `ksm_pages`, `lives`; `borders` (order, ts, start, seq, items, lives begun before of
+    each scan's start and stop), `tallies` (what is only counted, by the number of borders before it),
+    `breaks`, `decisions` (the advisor's), `by_kind`, `failures` (by kind and errno), `orders` (how
+    many events there were), `last_ts`.
+    """
+
+    def __init__(
+        self, *, first_sight_known: bool, addresses_known: bool, chunk: int = CHUNK
+    ) -> None:
+        self._first_sight_known = first_sight_known
+        self._addresses_known = addresses_known
+        self._chunk = chunk
+        self._waiting: list[dict[str, npt.NDArray[Any]]] = []
+        self._rows = 0
+        self._wanted = chunk
+        self._expires = Expiry()
+        self._scan_start: int | None = None
+        self.spaces = AddressSpaces()
+        self.ksm_pages = KsmPages()
+        self.lives = PageLives()
+        self.borders = GrowingTable(
+            {
+                "order": np.int64,
+                "ts": np.uint64,
+                "start": bool,
+                "seq": np.int64,
+                "items": np.int64,
+                "lives": np.int64,
+            }
+        )
+        self.tallies = GrowingTable(
+            dict.fromkeys(
+                ("failed_efault", "failed_other", "found_dead", "breaks", "lost"), np.int64
+            )
+        )
+        self.failed_by_space = np.zeros(0, np.int64)
+        self.breaks = GrowingTable(
+            {
+                "order": np.int64,
+                "ts": np.uint64,
+                "space": np.int32,
+                "addr": np.uint64,
+                "ip": np.uint64,
+                "arg": np.uint32,
+            }
+        )
+        self.decisions = GrowingTable(
+            {
+                "order": np.int64,
+                "ts": np.uint64,
+                "scan_time": np.int64,
+                "pages_to_scan": np.int64,
+                "cpu_percent": np.int64,
+            }
+        )
+        self.by_kind: Counter[int] = Counter()
+        self.failures: dict[int, Counter[int]] = {
+            KSM_MERGE_ONE_PAGE.id: Counter(),
+            KSM_MERGE_WITH_KSM_PAGE.id: Counter(),
+        }
+        self.losses = GrowingTable({"order": np.int64, "ts": np.uint64, "count": np.int64})
+        self.orders = 0
+        self.last_ts = 0
+
+    def feed(self, batch: Columns) -> None:
+        """Take a batch."""
+        rows = len(batch["ts"])
+        if not rows:
+            return
+        self._waiting.append({name: batch[name] for name in SLOTS})
+        self._rows += rows
+        while self._rows >= self._wanted:
+            self._work(self._wanted, last=False)
+
+    def finish(self) -> None:
+        """The stream has ended."""
+        while self._rows:
+            self._work(min(self._rows, self._wanted), last=self._rows <= self._wanted)
+
+    def _work(self, rows: int, *, last: bool) -> None:
+        parts = self._waiting
+        columns = {
+            name: np.concatenate([part[name] for part in parts])
+            if len(parts) > 1
+            else np.ascontiguousarray(parts[0][name])
+            for name in SLOTS
+        }
+        taken = rows if last else _whole_pairs(columns, rows)
+        rest = self._rows - taken
+        self._waiting = [{n: c[taken:] for n, c in columns.items()}] if rest else []
+        self._rows = rest
+        if not taken:
+            # A chunk that is nothing but an open pair waits for more.
+            self._wanted = rows + self._chunk
+            return
+        self._process({name: column[:taken] for name, column in columns.items()})
+        self.orders += taken
+        self._wanted = max(self._chunk, self.lives.carried // 2)
+
+    def _process(self, events: Columns) -> None:
+        kind = events["kind"]
+        counts = np.bincount(kind)
+        self.by_kind.update({k: c for k, c in enumerate(counts.tolist()) if c})
+        self.last_ts = max(self.last_ts, int(events["ts"].max()))
+        borders = self._borders(events)
+        rows = np.flatnonzero(_ABOUT_PAGES[kind])
+        spaces = self.spaces.assign(events, rows, self.orders)
+        everything = len(rows) == len(kind)
+        about = {name: events[name] if everything else events[name][rows] for name in SLOTS}
+        if not self._addresses_known:
+            about["addr"] = np.zeros(len(rows), np.uint64)
+        merges = _Merges(about, rows)
+        pages = self._page_events(about, rows, spaces, merges)
+        chunk = self.lives.before(pages, self._expires)
+        whence = chunk.source[chunk.begins]
+        dead = np.flatnonzero(kind == KSM_REMOVE_KSM_PAGE.id)
+        page, how = self._ksm_pages(events, about, rows, merges, dead, whence)
+        died = self.ksm_pages.table
+        spaces_table = self.spaces.table
+        first_life = len(self.lives.table)
+        self.lives.feed(
+            chunk,
+            page,
+            how,
+            died["died"],
+            died["died_ts"],
+            spaces_table["exited"],
+            spaces_table["exited_ts"],
+            self._expires,
+        )
+        if len(borders):
+            begun = first_life + np.searchsorted(rows[whence], borders)
+            self.borders["lives"][-len(borders) :] = begun
+        self._count(events, about, rows, spaces, merges, dead)
+
+    def _borders(self, events: Columns) -> Indices:
+        """Note scans' starts and stops, the advisor's decisions, losses; rows of the first two."""
+        kind = events["kind"]
+        borders = np.flatnonzero((kind == KSM_START_SCAN.id) | (kind == KSM_STOP_SCAN.id))
+        if len(borders):
+            start = kind[borders] == KSM_START_SCAN.id
+            ts = events["ts"][borders]
+            self.borders.extend(
+                order=self.orders + borders,
+                ts=ts,
+                start=start,
+                seq=events["addr"][borders],
+                items=events["arg"][borders],
+                lives=0,
+            )
+            for when, starts in zip(ts.tolist(), start.tolist(), strict=True):
+                if starts:
+                    self._scan_start = when
+                elif self._scan_start is not None:
+                    self._expires.completed(self._scan_start, when)
+                    self._scan_start = None
+        rows = np.flatnonzero(kind == KSM_ADVISOR.id)
+        if len(rows):
+            self.decisions.extend(
+                order=self.orders + rows,
+                ts=events["ts"][rows],
+                scan_time=events["err"][rows],
+                pages_to_scan=events["addr"][rows],
+                cpu_percent=events["arg"][rows],
+            )
+        rows = np.flatnonzero(kind == LOST.id)
+        if len(rows):
+            self.losses.extend(
+                order=self.orders + rows, ts=events["ts"][rows], count=events["addr"][rows]
+            )
+        return borders
+
+    def _page_events(
+        self, about: Columns, rows: Indices, spaces: Indices, merges: _Merges
+    ) -> PageEvents:
+        kind = about["kind"]
+        what = np.full(len(rows), lives.MET, np.uint8)
+        what[merges.stood | (merges.zero & (about["err"] == 0))] = lives.MERGED
+        what[kind == KSM_REMOVE_RMAP_ITEM.id] = lives.REMOVED
+        what[kind == COW_BREAK.id] = lives.WRITTEN
+        items, addresses = about["item"].copy, about["addr"]
+        key = _page_keys(spaces, addresses) if self._addresses_known else items()
+        addr = about["addr"]
+        end = np.zeros(len(rows), np.uint8)
+        ranges = np.flatnonzero(kind == RANGE_LEFT.id)
+        if len(ranges):
+            addr = addr.copy()
+            what[ranges] = lives.RANGE_LEFT
+            whole = about["arg"][ranges] == WHOLE_ADDRESS_SPACE
+            count = np.where(whole, _PAGE_MASK, about["arg"][ranges].astype(np.uint64))
+            key[ranges] = np.where(whole, _page_keys(spaces[ranges], addr[ranges] * 0), key[ranges])
+            addr[ranges] = key[ranges] + count
+            unmerged = np.isin(about["err"][ranges], (LEFT_UNMERGEABLE, LEFT_PRCTL))
+            end[ranges] = np.where(unmerged, lives.UNMERGED, lives.UNMAPPED)
+        return PageEvents(key, what, self.orders + rows, about["ts"], spaces, addr, end)
+
+    def _ksm_pages(
+        self,
+        events: Columns,
+        about: Columns,
+        rows: Indices,
+        merges: _Merges,
+        dead: Indices,
+        begins: Indices,
+    ) -> tuple[Indices, npt.NDArray[np.uint8]]:
+        """The KSM page, -1 for a zero page, and the way of merging of each life that begins."""
+        first, joined = merges.created, merges.stood & ~merges.first
+        what = np.full(len(rows), 255, np.uint8)
+        what[first] = ksm_pages.BIRTH
+        what[joined] = ksm_pages.JOIN
+        began = np.zeros(len(rows), bool)
+        began[begins] = True
+        what[began & (about["kind"] == KSM_REMOVE_RMAP_ITEM.id)] = ksm_pages.LEFT
+        written = began & (about["kind"] == COW_BREAK.id) & ((about["arg"] & ZERO_PAGE) == 0)
+        what[written & (about["pfn"] != 0)] = ksm_pages.WRITTEN
+        chosen = np.flatnonzero(what != 255)
+        at = np.concatenate((rows[chosen], dead))
+        code = np.concatenate((what[chosen], np.full(len(dead), ksm_pages.GONE, np.uint8)))
+        mapcount = np.zeros(len(at), np.uint32)
+        mapcount[: len(chosen)] = np.where(
+            joined[chosen], about["arg"][chosen] >> MAPCOUNT_SHIFT, 0
+        )
+        second = np.zeros(len(at), bool)
+        second[: len(chosen)] = merges.second[chosen]
+        back = np.arange(len(chosen))
+        if len(dead):
+            in_stream = np.argsort(at)
+            at, code = at[in_stream], code[in_stream]
+            mapcount, second = mapcount[in_stream], second[in_stream]
+            back = np.argsort(in_stream)[: len(chosen)]
+        named = self.ksm_pages.assign(
+            events["pfn"][at], code, events["ts"][at], self.orders + at, mapcount, second
+        )
+        page = np.full(len(rows), -1, np.int64)
+        page[chosen] = named.ksm_page[back]
+        same, odd = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
+        same[chosen] = named.same_mapcount[back]
+        odd[chosen] = named.odd_mapcount[back]
+        how = self._how(about, merges, joined, page, same, odd)
+        return page[begins], how[begins]
+
+    def _how(
+        self,
+        about: Columns,
+        merges: _Merges,
+        joined: Mask,
+        page: Indices,
+        same: Mask,
+        odd: Mask,
+    ) -> npt.NDArray[np.uint8]:
+        how = np.full(len(page), _HOW["before"], np.uint8)
+        how[joined] = _HOW["joined"]
+        if self._first_sight_known:
+            was_there = np.zeros(len(page), bool)
+            here = np.flatnonzero(joined)
+            was_there[here] = self.ksm_pages.table["born"][page[here]] < 0
+            how[joined & (odd | was_there)] = _HOW["joined_or_inherited"]
+            inherited = joined & (same | ((about["arg"] & FIRST_SIGHT) != 0))
+            how[inherited] = _HOW["inherited"]
+        else:
+            how[joined] = _HOW["joined_or_inherited"]
+        how[merges.second & joined] = _HOW["partner"]
+        how[merges.created] = _HOW["created"]
+        how[merges.zero] = _HOW["zero_page"]
+        return how
+
+    def _count(
+        self,
+        events: Columns,
+        about: Columns,
+        rows: Indices,
+        spaces: Indices,
+        merges: _Merges,
+        dead: Indices,
+    ) -> None:
+        orders = self.borders["order"]
+        needed = len(orders) + 1 - len(self.tallies)
+        if needed > 0:
+            self.tallies.extend(
+                failed_efault=np.zeros(needed, np.int64),
+                failed_other=0,
+                found_dead=0,
+                breaks=0,
+                lost=0,
+            )
+
+        def add(name: str, at: Indices, weights: npt.NDArray[Any] | None = None) -> None:
+            if len(at):
+                segment = np.searchsorted(orders, self.orders + at, "right")
+                counts = np.bincount(segment, weights, len(self.tallies))
+                self.tallies[name][:] += counts.astype(np.int64)
+
+        failed = np.flatnonzero(merges.failed)
+        if len(failed):
+            errors = about["err"][failed]
+            add("failed_efault", rows[failed[errors == _EFAULT]])
+            add("failed_other", rows[failed[errors != _EFAULT]])
+            for kind, counter in self.failures.items():
+                mine = errors[about["kind"][failed] == kind]
+                numbers, counts = np.unique(mine, return_counts=True)
+                counter.update(dict(zip(numbers.tolist(), counts.tolist(), strict=True)))
+            by_space = np.bincount(spaces[failed], minlength=len(self.spaces.table))
+            by_space[: len(self.failed_by_space)] += self.failed_by_space
+            self.failed_by_space = by_space
+        add("found_dead", dead)
+        lost = np.flatnonzero(events["kind"] == LOST.id)
+        add("lost", lost, events["addr"][lost].astype(np.float64))
+        broken = np.flatnonzero(about["kind"] == COW_BREAK.id)
+        add("breaks", rows[broken])
+        if len(broken):
+            self.breaks.extend(
+                order=self.orders + rows[broken],
+                ts=about["ts"][broken],
+                space=spaces[broken],
+                addr=about["addr"][broken],
+                ip=about["item"][broken],
+                arg=about["arg"][broken],
+            )
+
+
+class _Merges:
+    """Merge events among the events about pages, and what became of each: masks of their length.
+
+    stood: attached to a KSM page. first: of a pair. created: a first half that stood. second: of a
+    pair. zero: tries to map the zero page. failed: tries that failed; an undone first half is none.
+    """
+
+    def __init__(self, about: Columns, rows: Indices) -> None:
+        kind, err, arg, pfn = (about[name] for name in ("kind", "err", "arg", "pfn"))
+        merge = kind == KSM_MERGE_WITH_KSM_PAGE.id
+        self.zero: Mask = kind == KSM_MERGE_ONE_PAGE.id
+        self.failed: Mask = (merge | self.zero) & (err < 0)
+        self.first: Mask = _first_halves(kind, err, arg)
+        at = np.flatnonzero(merge)
+        here, after = at[:-1], at[1:]
+        pair = self.first[here] & ((arg[after] & INTO_EXISTING) != 0)
+        pair &= (pfn[here] == pfn[after]) & (rows[after] - rows[here] <= _PAIR_DISTANCE)
+        undone = here[pair & (err[after] < 0)]
+        self.second: Mask = np.zeros(len(kind), bool)
+        self.second[after[pair & (err[after] >= 0)]] = True
+        self.stood: Mask = merge & (err >= 0)
+        self.stood[undone] = False
+        self.created: Mask = self.first & self.stood
+
+
+def _first_halves(kind: npt.NDArray[Any], err: npt.NDArray[Any], arg: npt.NDArray[Any]) -> Mask:
+    """Successful events that turn the scanned page itself into a KSM page."""
+    mask: Mask = kind == KSM_MERGE_WITH_KSM_PAGE.id
+    mask &= err == 0
+    mask &= (arg & INTO_EXISTING) == 0
+    return mask
+
+
+def _whole_pairs(events: Columns, rows: int) -> int:
+    """How many of the first `rows` events to take so that no pair is cut in two."""
+    begin = max(0, rows - _PAIR_DISTANCE)
+    tail = {name: events[name][begin:rows] for name in ("kind", "err", "arg")}
+    merges = np.flatnonzero(tail["kind"] == KSM_MERGE_WITH_KSM_PAGE.id)
+    if not len(merges):
+        return rows
+    last = merges[-1:]
+    open_pair = _first_halves(*(tail[name][last] for name in ("kind", "err", "arg")))[0]
+    return begin + int(last[0]) if open_pair else rows
+
+
+def _page_keys(spaces: Indices, addr: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """A number for each page: the address space above, the page's number in it below.
+
+    With five-level page tables a page's number may have 45 bits; the uppermost are folded in.
+    """
+    page = addr >> _PAGE_SHIFT
+    if len(page) and page.max() > _PAGE_MASK:
+        page ^= (page >> _PAGE_BITS) << np.uint64(27)
+        page &= _PAGE_MASK
+    keys: npt.NDArray[np.uint64] = spaces.astype(np.uint64)
+    keys <<= _PAGE_BITS
+    keys |= page
+    return keys
