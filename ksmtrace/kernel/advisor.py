@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
+Numbers = npt.NDArray[np.int64]
+
 INITIAL_PAGES_WITHOUT = 100
 """pages_to_scan after a switch to advisor_mode none."""
 _MIN_CPU = 10
@@ -55,12 +60,47 @@ def decide(
     scan_time = max(1, scan_ns // 1_000_000_000)
     cpu_ms = (ksmd_cpu_ns - state.cpu_ns) // 1_000_000
     cpu_percent = max(1, cpu_ms * 100 // (scan_time * 1000))
-    last = state.scan_time or scan_time
-    factor = max(1, knobs.target_scan_time * 100 // scan_time)
-    change = max(1, scan_time * 100 // last)
-    change = ((100 - _WEIGHT) * state.change + _WEIGHT * change) // 100
+    remembered = np.array([state.change])
+    change = int(next_change(remembered, scan_time, state.scan_time or scan_time)[0])
+    pages = int(
+        next_pages_to_scan(
+            np.array([change]),
+            pages_to_scan=pages_to_scan,
+            scan_time=scan_time,
+            cpu_percent=cpu_percent,
+            target_scan_time=knobs.target_scan_time,
+            max_cpu=knobs.max_cpu,
+            max_pages_to_scan=knobs.max_pages_to_scan,
+        )[0]
+    )
+    return Decision(scan_time, pages, cpu_percent, AdvisorState(scan_time, change, ksmd_cpu_ns))
+
+
+def next_change(change: Numbers, scan_time: int, last_scan_time: int) -> Numbers:
+    """The average change of the scan time, in percent, after a scan of `scan_time` seconds.
+
+    change: what the advisor may have remembered before, each answered by itself.
+    """
+    now = max(1, scan_time * 100 // last_scan_time)
+    averages: Numbers = ((100 - _WEIGHT) * change + _WEIGHT * now) // 100
+    return averages
+
+
+def next_pages_to_scan(
+    change: Numbers,
+    *,
+    pages_to_scan: int,
+    scan_time: int,
+    cpu_percent: int,
+    target_scan_time: int,
+    max_cpu: int,
+    max_pages_to_scan: int,
+) -> Numbers:
+    """The decision for each average `change`. scan_time, target_scan_time: whole seconds."""
+    factor = max(1, target_scan_time * 100 // scan_time)
     pages = ((pages_to_scan * 100) & _U32) // factor * change // 100
     cost = max(1, pages_to_scan // cpu_percent)
-    pages = max(min(pages, cost * knobs.max_cpu), cost * _MIN_CPU)
-    pages = min(pages, knobs.max_pages_to_scan)
-    return Decision(scan_time, pages, cpu_percent, AdvisorState(scan_time, change, ksmd_cpu_ns))
+    decided: Numbers = np.minimum(
+        np.maximum(np.minimum(pages, cost * max_cpu), cost * _MIN_CPU), max_pages_to_scan
+    )
+    return decided

@@ -98,9 +98,9 @@ def events_to_arrow(batches: Sequence[EventBatch], namer: Namer) -> pa.RecordBat
     return pa.RecordBatch.from_arrays(columns, schema=arrow_schema("events"))
 
 
-def events_from_arrow(table: pa.Table | pa.RecordBatch) -> EventBatch:
-    """The inverse, but for names of pointers: a null is a zero again."""
-    batch = np.zeros(table.num_rows, EVENT)
+def columns_from_arrow(table: pa.Table | pa.RecordBatch) -> dict[str, npt.NDArray[Any]]:
+    """The inverse, but for names of pointers, an array a slot: a null is a zero again."""
+    columns: dict[str, npt.NDArray[Any]] = {}
     for slot in SLOTS:
         column = table.column(slot.name)
         if isinstance(column, pa.ChunkedArray):
@@ -111,11 +111,19 @@ def events_from_arrow(table: pa.Table | pa.RecordBatch) -> EventBatch:
                 column = column.cast(pa.string()).dictionary_encode()
             ids = {name: number for number, name in enumerate(KIND_NAMES)}
             here = np.array([ids.get(n, 0) for n in column.dictionary.to_pylist()], np.uint16)
-            batch["kind"] = here[column.indices.to_numpy(zero_copy_only=False)]
+            columns["kind"] = here[column.indices.to_numpy(zero_copy_only=False)]
             continue
         if column.null_count:
             column = column.fill_null(0)
-        batch[slot.name] = column.to_numpy(zero_copy_only=False)
+        columns[slot.name] = column.to_numpy(zero_copy_only=False)
+    return columns
+
+
+def events_from_arrow(table: pa.Table | pa.RecordBatch) -> EventBatch:
+    """The same as a batch."""
+    batch = np.zeros(table.num_rows, EVENT)
+    for name, column in columns_from_arrow(table).items():
+        batch[name] = column
     return batch
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.events.batch import EventBatch
-from ksmtrace.recording.arrow import arrow_schema, events_from_arrow
+from ksmtrace.recording.arrow import arrow_schema, columns_from_arrow, events_from_arrow
 from ksmtrace.recording.schema import FORMAT, MANIFEST, TABLES
 
 _BATCH_ROWS = 1 << 17
@@ -23,14 +24,15 @@ _MANIFEST_TYPES: dict[str, Any] = {
     "backend": str,
     "backend_why": str,
     "clock.monotonic_ns": int,
-    "cpus": int,
+    "cpus": int | None,
     "page_bytes": int,
-    "memory_bytes": int,
+    "memory_bytes": int | None,
     "fields_unknown": list,
     "knobs_set": dict,
     "ended": str | None,
     "duration_s": int | float | None,
     "notes": list | None,
+    "doubts": list | None,
     "command": str | None,
 }
 """What views count on; None also stands for a key that is missing."""
@@ -117,8 +119,9 @@ class StoredRecording:
 
     @property
     def cut(self) -> bool:
-        """Whether the recorder was killed: the end is missing."""
-        return self.manifest.get("ended") is None
+        """Whether the end is missing: the recorder was killed, or an imported text was cut."""
+        ended = self.manifest.get("ended")
+        return ended is None or ended.startswith("cut")
 
     def record_batches(self, name: str) -> Iterator[pa.RecordBatch]:
         """A table's rows, a chunk at a time. Of an unsealed table, as far as it was written."""
@@ -165,6 +168,10 @@ class StoredRecording:
         schema = arrow_schema(name)
         batches = list(self.record_batches(name))
         return pa.Table.from_batches(batches, None if batches else schema)
+
+    def event_columns(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """The stream, in order: as `event_batches`, but each slot an array of its own."""
+        return (columns_from_arrow(batch) for batch in self.record_batches("events"))
 
     def event_batches(self) -> Iterator[EventBatch]:
         """The stream, in order."""

@@ -75,10 +75,10 @@ class Aggregator:
     before it searches (6.11), so that a page attached at first sight can only be inherited.
     addresses_known: pages are told by address; if not, by the rmap_item's. chunk: events at once.
 
-    After `finish`: `spaces`, `ksm_pages`, `lives`; `borders` (order, ts, start, seq, items, lives begun before of
-    each scan's start and stop), `tallies` (what is only counted, by the number of borders before it),
-    `breaks`, `decisions` (the advisor's), `by_kind`, `failures` (by kind and errno), `orders` (how
-    many events there were), `last_ts`.
+    After `finish`: `spaces`, `ksm_pages`, `lives`; `borders` (of each scan's start and stop: order,
+    ts, start, seq, items, and the lives begun before), `tallies` (what is only counted, by the
+    number of borders before it), `breaks`, `decisions` (the advisor's), `losses`, `by_kind`,
+    `failures` (by kind and errno), `orders` (how many events there were), `last_ts`.
     """
 
     def __init__(
@@ -256,7 +256,7 @@ class Aggregator:
         what[kind == KSM_REMOVE_RMAP_ITEM.id] = lives.REMOVED
         what[kind == COW_BREAK.id] = lives.WRITTEN
         items, addresses = about["item"].copy, about["addr"]
-        key = _page_keys(spaces, addresses) if self._addresses_known else items()
+        key = page_keys(spaces, addresses) if self._addresses_known else items()
         addr = about["addr"]
         end = np.zeros(len(rows), np.uint8)
         ranges = np.flatnonzero(kind == RANGE_LEFT.id)
@@ -265,7 +265,7 @@ class Aggregator:
             what[ranges] = lives.RANGE_LEFT
             whole = about["arg"][ranges] == WHOLE_ADDRESS_SPACE
             count = np.where(whole, _PAGE_MASK, about["arg"][ranges].astype(np.uint64))
-            key[ranges] = np.where(whole, _page_keys(spaces[ranges], addr[ranges] * 0), key[ranges])
+            key[ranges] = np.where(whole, page_keys(spaces[ranges], addr[ranges] * 0), key[ranges])
             addr[ranges] = key[ranges] + count
             unmerged = np.isin(about["err"][ranges], (LEFT_UNMERGEABLE, LEFT_PRCTL))
             end[ranges] = np.where(unmerged, lives.UNMERGED, lives.UNMAPPED)
@@ -440,7 +440,7 @@ def _whole_pairs(events: Columns, rows: int) -> int:
     return begin + int(last[0]) if open_pair else rows
 
 
-def _page_keys(spaces: Indices, addr: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+def page_keys(spaces: Indices, addr: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """A number for each page: the address space above, the page's number in it below.
 
     With five-level page tables a page's number may have 45 bits; the uppermost are folded in.

@@ -151,9 +151,9 @@ TABLES: Mapping[str, DerivedTable] = MappingProxyType(
                 (
                     _column("process", "int32", "its number: the row"),
                     _column("tgid", "uint32", "process id; 0: not known"),
-                    _column("comm", "str", "the program's name; NA: not known"),
-                    _column("cgroup", "str", "cgroup path"),
-                    _column("vm", "str", "a QEMU guest's name"),
+                    _column("comm", "string", "the program's name; NA: not known"),
+                    _column("cgroup", "string", "cgroup path"),
+                    _column("vm", "string", "a QEMU guest's name"),
                     _column("parent_tgid", "Int64", "who forked it; NA: not known"),
                     _column("entered_ns", "Int64", "when ksmd's list got it; NA: before"),
                     _column("exited_ns", "Int64", "when it exited; NA: it has not, or unseen"),
@@ -186,7 +186,7 @@ TABLES: Mapping[str, DerivedTable] = MappingProxyType(
                     _column("tgid", "uint32", "process id"),
                     _column("start", "uint64", "first virtual address, when last seen"),
                     _column("end", "uint64", "virtual address after the last"),
-                    _column("name", "str", "[heap], [stack], [anon:...], a file; NA: no name"),
+                    _column("name", "string", "[heap], [stack], [anon:...], a file; NA: no name"),
                     _column("pages", "int64", "its size in pages"),
                     *_SUMMED,
                 ),
@@ -215,9 +215,9 @@ TABLES: Mapping[str, DerivedTable] = MappingProxyType(
                     _column("page", "Int64", "row of `pages`: the life that it ended"),
                     _column("kernel_mode", "bool", "the kernel wrote for the process, as read(2)"),
                     _column("zero_page", "bool", "the page was merged with the zero page"),
-                    _column("file", "str", "file whose code wrote; NA: not known"),
+                    _column("file", "string", "file whose code wrote; NA: not known"),
                     _column("offset", "UInt64", "of the instruction in that file"),
-                    _column("symbol", "str", "the function, where known"),
+                    _column("symbol", "string", "the function, where known"),
                 ),
             ),
             DerivedTable(
@@ -243,7 +243,7 @@ TABLES: Mapping[str, DerivedTable] = MappingProxyType(
                 "at each sample of the counters: what the events say, what the kernel counts",
                 (
                     _column("ts_ns", "int64", _TS),
-                    _column("reason", "str", "why it was taken: start, scan, interval, step, end"),
+                    _column("reason", "string", "start, scan, step, interval or end"),
                     _column("scan", "int32", "the scan under way or just ended"),
                     _column("shared_kernel", "Int64", "pages_shared"),
                     _column("shared_least", "int64", "KSM pages that must be in use, by events"),
@@ -297,7 +297,7 @@ def _series(column: DerivedColumn, values: Any) -> Any:
         if column.dtype[0].isupper()
         or column.dtype
         in (
-            "str",
+            "string",
             "boolean",
         )
         else pd.Series(values, dtype=column.dtype, copy=False)

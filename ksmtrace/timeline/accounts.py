@@ -1,0 +1,210 @@
+"""The accounts: what the events say is merged, against what the kernel counts, at each sample.
+
+Un-merging is mostly silent, so events give bounds: what must be merged, and what may be. What the
+kernel counts lies between them, or the rest is the residual. The kernel counts rmap_items, which
+outlive a mapping until ksmd meets them: an end is in its numbers only once ksmd has noticed it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ksmtrace.timeline.aggregator import Aggregator
+from ksmtrace.timeline.context import Context
+from ksmtrace.timeline.ends import Ends
+from ksmtrace.timeline.lives import (
+    COW_BREAK,
+    EXIT,
+    FOUND_DEAD,
+    STALE,
+    STILL_MERGED,
+    UNKNOWN,
+    UNMAPPED,
+    UNMERGED,
+)
+from ksmtrace.timeline.scans import Scans
+from ksmtrace.timeline.sorting import Mask
+from ksmtrace.timeline.tables import HOW, frame
+
+U64 = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.int64]
+_FOREVER = np.iinfo(np.uint64).max
+_ZERO = HOW.index("zero_page")
+_BEFORE = HOW.index("before")
+IN_TRANSIT_NS = 10_000_000
+"""A sample is no instant: events this near to one taken while ksmd scans count either way."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """From when to when the kernel counts each life: surely until `least`, at most until `most`."""
+
+    begun: U64
+    least: U64
+    most: U64
+
+
+def counted(stream: Aggregator, ends: Ends, scans: Scans, *, sees_breaks: bool) -> Counted:
+    """When the kernel counts each life's rmap_item among its merged ones."""
+    lives = stream.lives.table
+    end = ends.end
+    begun = lives["merged_ts"]
+    least, most = ends.after.copy(), ends.before.copy()
+    most[end == STILL_MERGED] = _FOREVER
+    # Removed with an event: counted until just then.
+    told = end == STALE
+    least[told] = ends.before[told]
+    # The mapping's end is known, the rmap_item's is when ksmd comes by.
+    silent = np.flatnonzero((end == COW_BREAK) | (end == UNMAPPED) | (end == EXIT))
+    most[silent] = _noticed_by(stream, scans, silent, ends.before[silent])
+    if sees_breaks:
+        least[end == STILL_MERGED] = _FOREVER
+    return Counted(begun, least, most)
+
+
+def _noticed_by(stream: Aggregator, scans: Scans, rows: Numbers, ended: U64) -> U64:
+    """When ksmd has noticed ends at the latest: told by what it did, or a whole scan later."""
+    starts, stops = scans.completed
+    stops = np.append(stops, np.uint64(_FOREVER))
+    by: U64 = stops[np.searchsorted(starts, ended, "left")]
+    noticed = stream.lives.noticed
+    if len(noticed):
+        told = np.full(len(stream.lives.table), _FOREVER)
+        np.minimum.at(told, noticed["life"], noticed["ts"])
+        by = np.minimum(by, told[rows])
+    return by
+
+
+def accounts(
+    stream: Aggregator, context: Context, scans: Scans, ends: Ends, *, sees_breaks: bool
+) -> pd.DataFrame:
+    """The table `accounts` (`tables.TABLES`)."""
+    host = context.host
+    lives = stream.lives.table
+    zero = lives["how"] == _ZERO
+    mapped = ~zero
+    times = counted(stream, ends, scans, sees_breaks=sees_breaks)
+    slack = _slack(host.ts, scans)
+    early, late = host.ts - np.minimum(slack, host.ts), host.ts + slack
+
+    def between(which: Mask, begin: U64, end: U64, at_begin: U64, at_end: U64) -> Numbers:
+        """How many of some lives have begun by `at_begin` and not ended by `at_end`."""
+        begun = np.searchsorted(np.sort(begin[which]), at_begin, "right")
+        # A life can't end before it began, so counting each apart is enough.
+        over = np.searchsorted(np.sort(end[which]), at_end, "right")
+        counts: Numbers = begun - np.minimum(over, begun)
+        return counts
+
+    def open_at(which: Mask) -> Numbers:
+        """Lives that may be going on and need not: between `least` and `most`."""
+        return between(which, times.begun, times.most, late, early) - between(
+            which, times.begun, np.maximum(times.least, times.begun), late, early
+        )
+
+    end = ends.end
+    merged_most = between(mapped, times.begun, times.most, late, early)
+    merged_least = between(mapped, times.begun, np.maximum(times.least, times.begun), early, late)
+    born, node_least_end, node_end, surely = _ksm_page_times(stream, times)
+    everything = np.ones(len(born), bool)
+    shared_most = between(everything, born, node_end, late, early)
+    shared_least = between(everything, surely, node_least_end, early, late)
+    lost = _running(stream.losses["ts"], stream.losses["count"], late)
+    shared, sharing = host.counters["pages_shared"], host.counters["pages_sharing"]
+    merged = shared + sharing
+    unnamed = _unnamed(merged, merged_most)
+    zeros = host.counters["ksm_zero_pages"]
+    zero_end = np.where(end == STILL_MERGED, _FOREVER, ends.before)
+    zero_most = between(zero, times.begun, zero_end, late, early)
+    zero_least = between(zero, times.begun, np.maximum(ends.after, times.begun), early, late)
+    first_zero = zeros[0] if len(zeros) and np.isfinite(zeros[0]) else 0
+    zero_before = np.maximum(first_zero - (zero_most[:1].sum() if len(zero_most) else 0), 0)
+    return frame(
+        "accounts",
+        {
+            "ts_ns": host.ts.astype(np.int64),
+            "reason": host.reason,
+            "scan": scans.at(host.ts),
+            "shared_kernel": _whole(shared),
+            "shared_least": shared_least,
+            "shared_most": shared_most,
+            "merged_kernel": _whole(merged),
+            "merged_least": merged_least,
+            "merged_most": merged_most,
+            "silent": open_at(mapped & np.isin(end, (UNKNOWN, FOUND_DEAD, UNMERGED))),
+            "unnoticed": open_at(mapped & np.isin(end, (COW_BREAK, UNMAPPED, EXIT))),
+            "open": open_at(mapped & (end == STILL_MERGED)),
+            "before": np.full(len(host), unnamed),
+            "lost": lost,
+            "residual": _whole(_outside(merged, merged_least, merged_most + unnamed, lost)),
+            "zero_kernel": _whole(zeros),
+            "zero_least": zero_least,
+            "zero_most": zero_most,
+            "zero_residual": _whole(_outside(zeros, zero_least, zero_most + zero_before, lost)),
+        },
+    )
+
+
+def _slack(ts: U64, scans: Scans) -> U64:
+    """How exact the moment of each sample is: only while ksmd stands still it is."""
+    slack = np.zeros(len(ts), np.uint64)
+    for scan in scans.scans:
+        begin = np.uint64(scan.start_ns or scan.begin_ns)
+        end = np.uint64(scan.end_ns if scan.end_ns is not None else _FOREVER)
+        if scan.number == 0 and scan.end_ns is None:
+            continue
+        near = np.uint64(IN_TRANSIT_NS)
+        slack[(ts + near >= begin) & (ts <= end + np.minimum(near, _FOREVER - end))] = near
+    return slack
+
+
+def _ksm_page_times(stream: Aggregator, times: Counted) -> tuple[U64, U64, U64, U64]:
+    """Of each KSM page: born, surely in use until, may be in use until, surely in use since.
+
+    Surely in use is it while the life is, of all its lives, that surely goes on longest.
+    """
+    table, lives = stream.ksm_pages.table, stream.lives.table
+    pages = len(table)
+    rows = np.flatnonzero(lives["ksm_page"] >= 0)
+    page = lives["ksm_page"][rows]
+    until, most = np.zeros(pages, np.uint64), np.zeros(pages, np.uint64)
+    np.maximum.at(until, page, times.least[rows])
+    np.maximum.at(most, page, times.most[rows])
+    since = np.full(pages, _FOREVER)
+    longest = times.least[rows] == until[page]
+    np.minimum.at(since, page[longest], times.begun[rows[longest]])
+    died = np.where(table["died_ts"] == 0, np.uint64(_FOREVER), table["died_ts"])
+    end = np.minimum(most, died)
+    return table["born_ts"], np.maximum(np.minimum(until, end), since), end, since
+
+
+def _running(ts: U64, counts: Numbers, at: U64) -> Numbers:
+    """The sum of what happened by each moment."""
+    sums = np.concatenate(([0], np.cumsum(counts)))
+    total: Numbers = sums[np.searchsorted(np.sort(ts), at, "right")]
+    return total
+
+
+def _unnamed(merged: npt.NDArray[np.float64], most: Numbers) -> int:
+    """Pages the kernel counts at the first sample that no event or census ever names."""
+    if not len(merged) or not np.isfinite(merged[0]):
+        return 0
+    return max(0, int(merged[0]) - int(most[0]))
+
+
+def _outside(
+    kernel: npt.NDArray[np.float64], least: Numbers, most: Numbers, lost: Numbers
+) -> npt.NDArray[np.float64]:
+    """How far a count is above what may be (positive) or below what must be (negative)."""
+    above = np.maximum(kernel - most - lost, 0)
+    below = np.minimum(kernel - least + lost, 0)
+    return np.asarray(above + below)
+
+
+def _whole(numbers: npt.NDArray[np.float64]) -> pd.arrays.IntegerArray:
+    """Whole numbers, NaN as NA."""
+    unknown = np.isnan(numbers)
+    return pd.arrays.IntegerArray(np.where(unknown, 0, numbers).astype(np.int64), unknown)

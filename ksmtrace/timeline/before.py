@@ -1,0 +1,146 @@
+"""What was merged before the recording began, by the census taken at its start."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from ksmtrace.timeline.address_spaces import NEVER
+from ksmtrace.timeline.aggregator import Aggregator, page_keys
+from ksmtrace.timeline.context import Census
+from ksmtrace.timeline.lives import EXIT, FOUND_DEAD, STILL_MERGED, UNKNOWN
+from ksmtrace.timeline.sorting import Indices, Mask, stable_order
+from ksmtrace.timeline.tables import HOW
+
+U64 = npt.NDArray[np.uint64]
+_FOREVER = np.iinfo(np.uint64).max
+_BEFORE = HOW.index("before")
+
+
+def add_lives_of_before(stream: Aggregator, census: Census) -> None:
+    """Give a finished stream the lives that a census knows of and no event has begun.
+
+    Each ends with what is known to have ended it: its page is merged again, its KSM page is found
+    dead, its address space exits.
+    """
+    if not len(census):
+        return
+    spaces = spaces_of(stream, census.tgid, census.ts, create=True)
+    keys = page_keys(spaces, census.addr)
+    known = LivesByPage(stream, np.unique(spaces))
+    covered, merged_next = known.around(keys, census.ts)
+    new = np.flatnonzero(~covered)
+    # A page may be named twice where a census had to begin again.
+    new = new[np.unique(keys[new], return_index=True)[1]]
+    spaces, ts = spaces[new], census.ts[new]
+    page = _ksm_pages_of(stream, census.pfn[new], ts)
+    table = stream.ksm_pages.table
+    died, exited = table["died_ts"][page], stream.spaces.table["exited_ts"][spaces]
+    ended = merged_next[new]
+    end = np.where(ended == _FOREVER, STILL_MERGED, UNKNOWN).astype(np.uint8)
+    for when, by in ((died, FOUND_DEAD), (exited, EXIT)):
+        sooner = (when > ts) & (when < ended)
+        ended[sooner] = when[sooner]
+        end[sooner] = by
+    stream.lives.table.extend(
+        addr=census.addr[new],
+        merged_ts=0,
+        ended_ts=np.where(ended == _FOREVER, 0, ended),
+        space=spaces,
+        ksm_page=page,
+        how=_BEFORE,
+        end=end,
+    )
+
+
+class LivesByPage:
+    """The lives of some address spaces, to be found by page and moment."""
+
+    def __init__(self, stream: Aggregator, spaces: Indices) -> None:
+        table = stream.lives.table
+        chosen = np.zeros(len(stream.spaces.table), bool)
+        chosen[spaces] = True
+        self.rows = np.flatnonzero(chosen[table["space"]])
+        keys = page_keys(table["space"][self.rows].astype(np.int64), table["addr"][self.rows])
+        self.begun = table["merged_ts"][self.rows]
+        # By page, and by beginning in each page.
+        in_time = np.argsort(self.begun, kind="stable")
+        order = in_time[stable_order(keys[in_time])]
+        self.rows, self.begun = self.rows[order], self.begun[order]
+        self.keys = keys[order]
+        self.ended = table["ended_ts"][self.rows]
+        self.ended[self.ended == 0] = _FOREVER
+
+    def latest(self, keys: U64, ts: U64) -> tuple[Mask, Indices]:
+        """The last life of each page that began by a moment: whether there is one, and where."""
+        low = np.searchsorted(self.keys, keys, "left")
+        high = np.searchsorted(self.keys, keys, "right")
+        first = low.copy()
+        while (open_ := low < high).any():
+            middle = (low + high) // 2
+            begun = self.begun[np.minimum(middle, max(0, len(self.begun) - 1))] <= ts
+            low = np.where(open_ & begun, middle + 1, low)
+            high = np.where(open_ & ~begun, middle, high)
+        return low > first, low - 1
+
+    def around(self, keys: U64, ts: U64) -> tuple[Mask, U64]:
+        """Whether a life goes on at a moment, and when the page is next merged or told of."""
+        found, at = self.latest(keys, ts)
+        covered = np.zeros(len(keys), bool)
+        covered[found] = self.ended[at[found]] > ts[found]
+        behind = at + 1
+        inside = behind < len(self.keys)
+        inside[inside] = self.keys[behind[inside]] == keys[inside]
+        merged_next = np.full(len(keys), _FOREVER)
+        merged_next[inside] = self.begun[behind[inside]]
+        return covered, merged_next
+
+
+def spaces_of(
+    stream: Aggregator, tgid: npt.NDArray[np.uint32], ts: U64, *, create: bool = False
+) -> Indices:
+    """The address space that each process had at a moment, -1 for none; or a new one for it."""
+    table = stream.spaces.table
+    owners, entered, exited = table["tgid"], table["entered_ts"], table["exited_ts"]
+    spaces = np.full(len(tgid), -1, np.int64)
+    fresh: list[int] = []
+    for owner in np.unique(tgid).tolist():
+        rows = tgid == owner
+        when = int(ts[rows][0])
+        mine = np.flatnonzero(
+            (owners == owner) & (entered <= when) & ((exited == 0) | (exited > when))
+        )
+        if len(mine):
+            spaces[rows] = mine[-1]
+        elif create:
+            spaces[rows] = len(table) + len(fresh)
+            fresh.append(owner)
+    if fresh:
+        table.extend(
+            mm=0,
+            tgid=np.array(fresh, np.uint32),
+            parent_tgid=0,
+            entered_ts=0,
+            exited_ts=0,
+            exited=NEVER,
+        )
+    return spaces
+
+
+def _ksm_pages_of(stream: Aggregator, pfn: U64, ts: U64) -> Indices:
+    """The KSM page that lay in each frame at a moment; where none is known, a new one of before."""
+    table = stream.ksm_pages.table
+    frames, which = np.unique(pfn, return_inverse=True)
+    rows = np.flatnonzero(np.isin(table["pfn"], frames))
+    when = ts[np.unique(which, return_index=True)[1]] if len(frames) else ts
+    frame = np.searchsorted(frames, table["pfn"][rows])
+    there = (table["born_ts"][rows] <= when[frame]) & (
+        (table["died_ts"][rows] == 0) | (table["died_ts"][rows] > when[frame])
+    )
+    page = np.full(len(frames), -1, np.int64)
+    page[frame[there]] = rows[there]
+    missing = np.flatnonzero(page < 0)
+    if len(missing):
+        page[missing] = np.arange(len(table), len(table) + len(missing))
+        table.extend(pfn=frames[missing], born_ts=0, born=-1, died_ts=0, died=NEVER)
+    return page[which]

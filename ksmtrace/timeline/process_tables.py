@@ -1,0 +1,237 @@
+"""The tables about processes and regions: `processes`, `region_ledger` and their histories."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from ksmtrace.timeline.aggregator import Aggregator
+from ksmtrace.timeline.context import Context
+from ksmtrace.timeline.convergence import FRACTIONS, growth
+from ksmtrace.timeline.ends import Ends
+from ksmtrace.timeline.identities import Identity, identities_of
+from ksmtrace.timeline.lives import EXIT, STILL_MERGED
+from ksmtrace.timeline.page_table import integers
+from ksmtrace.timeline.regions import Regions
+from ksmtrace.timeline.scan_table import count_by, merge_counts
+from ksmtrace.timeline.scans import Scans
+from ksmtrace.timeline.tables import frame
+
+Numbers = npt.NDArray[np.int64]
+U64 = npt.NDArray[np.uint64]
+_SAMPLED = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
+
+
+def processes(stream: Aggregator, context: Context, ends: Ends) -> pd.DataFrame:
+    """The table `processes` (`tables.TABLES`)."""
+    spaces = stream.spaces.table
+    count = len(spaces)
+    identities = identities_of(stream, context)
+    failed = np.zeros(count, np.int64)
+    failed[: len(stream.failed_by_space)] = stream.failed_by_space
+    entered, exited = spaces["entered_ts"], spaces["exited_ts"]
+    parents = spaces["parent_tgid"].astype(np.int64)
+    sampled = _last_samples(stream, context)
+    broken = np.bincount(stream.breaks["space"], minlength=count)
+    group = stream.lives.table["space"].astype(np.int64)
+    return frame(
+        "processes",
+        {
+            "process": np.arange(count),
+            "tgid": spaces["tgid"],
+            **_names(identities),
+            "parent_tgid": integers(parents, parents > 0),
+            "entered_ns": integers(entered.view(np.int64), entered > 0),
+            "exited_ns": integers(exited.view(np.int64), exited > 0),
+            **_summed(stream, ends, group, count, failed, broken, entered),
+            **{name: sampled[name] for name in _SAMPLED[:3]},
+            "profit_bytes": sampled["ksm_process_profit"],
+        },
+    )
+
+
+def _names(identities: list[Identity]) -> dict[str, list[str | None]]:
+    return {
+        "comm": [i.comm for i in identities],
+        "cgroup": [i.cgroup for i in identities],
+        "vm": [i.vm for i in identities],
+    }
+
+
+def _summed(
+    stream: Aggregator,
+    ends: Ends,
+    group: Numbers,
+    groups: int,
+    failed: Numbers,
+    broken: Numbers,
+    since: U64,
+) -> dict[str, Any]:
+    """The columns that processes and regions share. group: of each life, -1 for none.
+
+    since: from when on each group's convergence is measured; 0: from its first merge.
+    """
+    lives = stream.lives.table
+    begun = lives["merged_ts"]
+    going_on = ends.end == STILL_MERGED
+    # What a process shares in the end is what its exit ended.
+    final = np.bincount(group[(going_on | (ends.end == EXIT)) & (group >= 0)], minlength=groups)
+    inside = slice(None) if not len(group) or group.min() >= 0 else np.flatnonzero(group >= 0)
+    grown = growth(group[inside], begun[inside], ends.before[inside], groups, final)
+    first = np.full(groups, np.iinfo(np.uint64).max)
+    known = np.flatnonzero((begun > 0) & (group >= 0))
+    np.minimum.at(first, group[known], begun[known])
+    start = np.where(since > 0, since, first)
+    times = {}
+    for percent in FRACTIONS:
+        moment = grown.reached[percent]
+        # A moment is rounded down to a microsecond.
+        seconds = np.maximum(moment.astype(np.float64) - start.astype(np.float64), 0) / 1e9
+        times[f"time_to_{percent}_s"] = pd.arrays.FloatingArray(seconds, moment == 0)
+    ended = np.bincount(group[~going_on & (group >= 0)], minlength=groups)
+    last = np.bincount(group[going_on & (group >= 0)], minlength=groups)
+    return {
+        **merge_counts(count_by(group, lives["how"], groups)),
+        "failed_merges": failed,
+        "breaks": broken,
+        "ended": ended,
+        "merged_last": last,
+        "merged_peak": grown.peak,
+        **times,
+    }
+
+
+def _last_samples(stream: Aggregator, context: Context) -> dict[str, pd.arrays.IntegerArray]:
+    """Each address space's last sample of ksm_stat."""
+    samples = context.processes
+    count = len(stream.spaces.table)
+    space = _sampled_spaces(stream, context)
+    columns = {}
+    for name in _SAMPLED:
+        values = np.full(count, np.nan)
+        known = (space >= 0) & np.isfinite(samples.counters[name])
+        # In time's order: the last one stays.
+        values[space[known]] = samples.counters[name][known]
+        unknown = np.isnan(values)
+        columns[name] = pd.arrays.IntegerArray(
+            np.where(unknown, 0, values).astype(np.int64), unknown
+        )
+    return columns
+
+
+def _sampled_spaces(stream: Aggregator, context: Context) -> Numbers:
+    """The address space that each sample of a process is about."""
+    samples = context.processes
+    table = stream.spaces.table
+    entered, exited = table["entered_ts"].tolist(), table["exited_ts"].tolist()
+    of_tgid: dict[int, list[int]] = {}
+    for number, tgid in enumerate(table["tgid"].tolist()):
+        of_tgid.setdefault(tgid, []).append(number)
+    spaces = np.full(len(samples), -1, np.int64)
+    for row, (tgid, ts) in enumerate(zip(samples.tgid.tolist(), samples.ts.tolist(), strict=True)):
+        for number in of_tgid.get(tgid, ()):
+            if entered[number] <= ts and (exited[number] == 0 or exited[number] >= ts):
+                spaces[row] = number
+    return spaces
+
+
+def _history(
+    ends: Ends, index: Scans, merged_in: Numbers, group: Numbers, groups: int
+) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
+    """Group, scan, merged, merges and ended of each scan in which a group changed."""
+    scans = len(index.scans)
+    over = np.flatnonzero((ends.end != STILL_MERGED) & (group >= 0))
+    ended_in = index.at(ends.before[over])
+    inside = np.flatnonzero(group >= 0)
+    begun_in = merged_in[inside]
+    # Column 0 is what was merged before.
+    begun = np.bincount(group[inside] * (scans + 1) + begun_in + 1, minlength=groups * (scans + 1))
+    begun = begun.reshape(groups, scans + 1)
+    gone = np.bincount(group[over] * scans + ended_in, minlength=groups * scans)
+    gone = gone.reshape(groups, scans)
+    merged = np.cumsum(begun, axis=1)[:, 1:] - np.cumsum(gone, axis=1)
+    merges = begun[:, 1:]
+    which, scan = np.nonzero((merges > 0) | (gone > 0))
+    return which, scan, merged[which, scan], merges[which, scan], gone[which, scan]
+
+
+def process_history(
+    stream: Aggregator, context: Context, index: Scans, ends: Ends, merged_in: Numbers
+) -> pd.DataFrame:
+    """The table `process_history` (`tables.TABLES`)."""
+    count = len(stream.spaces.table)
+    group = stream.lives.table["space"].astype(np.int64)
+    which, scan, merged, merges, ended = _history(ends, index, merged_in, group, count)
+    samples = context.processes
+    profit = np.full((count, len(index.scans)), np.nan)
+    space = _sampled_spaces(stream, context)
+    known = (space >= 0) & np.isfinite(samples.counters["ksm_process_profit"])
+    sampled_in = index.at(samples.ts)
+    profit[space[known], sampled_in[known]] = samples.counters["ksm_process_profit"][known]
+    profits = profit[which, scan]
+    unknown = np.isnan(profits)
+    return frame(
+        "process_history",
+        {
+            "process": integers(which.astype(np.int32), which >= 0),
+            "scan": scan,
+            "merged": merged,
+            "merges": merges,
+            "ended": ended,
+            "saved_bytes": merged * context.page_bytes,
+            "profit_bytes": pd.arrays.IntegerArray(
+                np.where(unknown, 0, profits).astype(np.int64), unknown
+            ),
+        },
+    )
+
+
+def region_ledger(stream: Aggregator, ends: Ends, regions: Regions) -> pd.DataFrame:
+    """The table `region_ledger` (`tables.TABLES`). Failed tries are not told by region."""
+    found = regions.regions
+    count = len(found)
+    life = stream.lives.written["life"]
+    broken_in = regions.of_life[life]
+    broken = np.bincount(broken_in[broken_in >= 0], minlength=count)
+    space = np.array([region.space for region in found], np.int64)
+    since = stream.spaces.table["entered_ts"][space] if count else np.empty(0, np.uint64)
+    nothing = np.zeros(count, np.int64)
+    return frame(
+        "region_ledger",
+        {
+            "process": integers(space.astype(np.int32), space >= 0),
+            "tgid": np.array([region.tgid for region in found], np.uint32),
+            "start": np.array([region.start for region in found], np.uint64),
+            "end": np.array([region.end for region in found], np.uint64),
+            "name": [region.name for region in found],
+            "pages": np.array([(r.end - r.start) // 4096 for r in found], np.int64),
+            **_summed(stream, ends, regions.of_life, count, nothing, broken, since),
+        },
+    )
+
+
+def region_history(
+    context: Context,
+    index: Scans,
+    ends: Ends,
+    merged_in: Numbers,
+    regions: Regions,
+) -> pd.DataFrame:
+    """The table `region_history` (`tables.TABLES`)."""
+    which, scan, merged, merges, ended = _history(
+        ends, index, merged_in, regions.of_life, len(regions.regions)
+    )
+    return frame(
+        "region_history",
+        {
+            "region": which,
+            "scan": scan,
+            "merged": merged,
+            "merges": merges,
+            "ended": ended,
+            "saved_bytes": merged * context.page_bytes,
+        },
+    )

@@ -1,0 +1,92 @@
+"""Who shares with whom: KSM pages by pairs of processes, cgroups or virtual machines."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import pandas as pd
+
+from ksmtrace.timeline.lives import STILL_MERGED
+
+if TYPE_CHECKING:
+    from ksmtrace.timeline.build import Timeline
+
+By = Literal["process", "cgroup", "vm"]
+
+
+def sharing(timeline: Timeline, by: By = "process", at_ns: int | None = None) -> pd.DataFrame:
+    """How many KSM pages each pair maps both; on the diagonal: how many each maps at all.
+
+    Rows and columns: rows of `processes`, or names of cgroups or VMs; those that map none are left
+    out. at_ns: the moment; None: the last at which most was merged. Lives whose end can't be told
+    exactly count until they had ended.
+    """
+    stream, ends = timeline.stream, timeline.ends
+    lives = stream.lives.table
+    mapped = lives["ksm_page"] >= 0
+    if at_ns is None:
+        chosen = mapped & (ends.end == STILL_MERGED)
+        if not chosen.any():
+            at_ns = _fullest_moment(timeline)
+    if at_ns is not None:
+        over = (ends.before > 0) & (ends.before <= at_ns)
+        chosen = mapped & (lives["merged_ts"] <= at_ns) & ~over
+    rows = np.flatnonzero(chosen)
+    groups, names = _groups(timeline, lives["space"][rows], by)
+    rows, groups = rows[groups >= 0], groups[groups >= 0]
+    pages = lives["ksm_page"][rows].astype(np.uint64)
+    pairs = np.unique(pages << np.uint64(32) | groups.astype(np.uint64))
+    page = (pairs >> np.uint64(32)).astype(np.int64)
+    group = (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    matrix = _together(page, group, len(names))
+    index = pd.Index(names, name=by)
+    return pd.DataFrame(matrix, index=index, columns=index)
+
+
+def _fullest_moment(timeline: Timeline) -> int | None:
+    """The end of the scan after which most pages were merged."""
+    history = timeline.process_history
+    if not len(history):
+        return None
+    sums = history.groupby("scan")["merged"].sum()
+    fullest = sums.index.to_numpy()[sums.to_numpy().argmax()]
+    scan = timeline.index.scans[int(fullest)]
+    return scan.end_ns or timeline.stream.last_ts
+
+
+def _groups(
+    timeline: Timeline, spaces: np.ndarray[tuple[int], np.dtype[np.int32]], by: By
+) -> tuple[np.ndarray[tuple[int], np.dtype[np.int64]], list[int] | list[str]]:
+    """The group of each life's address space, numbered among those that occur, and their names."""
+    if by == "process":
+        used, groups = np.unique(spaces, return_inverse=True)
+        return groups.astype(np.int64), used.tolist()
+    named = timeline.processes[by]
+    codes, names = pd.factorize(named, sort=True)
+    groups = codes[spaces]
+    used, numbers = np.unique(groups[groups >= 0], return_inverse=True)
+    found = np.full(len(groups), -1, np.int64)
+    found[groups >= 0] = numbers
+    return found, [str(names[code]) for code in used.tolist()]
+
+
+def _together(
+    page: np.ndarray[tuple[int], np.dtype[np.int64]],
+    group: np.ndarray[tuple[int], np.dtype[np.int64]],
+    groups: int,
+) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    """Pages that each pair of groups maps; page, group: distinct pairs, sorted by page."""
+    matrix = np.zeros((groups, groups), np.int64)
+    if not len(page):
+        return matrix
+    starts = np.concatenate(([0], np.flatnonzero(page[1:] != page[:-1]) + 1, [len(page)]))
+    sizes = np.diff(starts)
+    # Pages with as many sharers are done at once, a pair of their places at a time.
+    for size in np.unique(sizes).tolist():
+        first = starts[:-1][sizes == size]
+        members = group[first[:, None] + np.arange(size)]
+        for left in range(size):
+            pairs = (members[:, left, None] * groups + members).ravel()
+            matrix += np.bincount(pairs, minlength=groups * groups).reshape(groups, groups)
+    return matrix
