@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import keyword
 import os
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from ksmtrace.errors import Exit, KsmtraceError
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "capture": ("record",),
-    "look": ("report",),
+    "look": ("report", "import"),
     "ask": ("doctor",),
     "model": ("lab", "simulate", "replay", "kernels"),
 }
@@ -23,7 +24,8 @@ help, `configure(parser)` and `run(args) -> int`."""
 
 
 def _module(verb: str) -> ModuleType:
-    return importlib.import_module(f"ksmtrace.cli.{verb}")
+    # No module can be called `import`.
+    return importlib.import_module(f"ksmtrace.cli.{verb}{'_' * keyword.iskeyword(verb)}")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -20,10 +20,17 @@ class StatusLine:
     def progress(self, progress: Progress) -> None:
         """Show a recording's state."""
         lost = f"  LOST {progress.lost:,}" if progress.lost else ""
+        breaks = f"  {progress.breaks:,} breaks" if progress.breaks else ""
         self._show(
-            f"{progress.seconds:7.1f} s  {progress.events:,} events  {progress.scans:,} scans"
-            f"  {progress.known_processes:,} processes{lost}  (Ctrl-C ends it)"
+            f"{progress.seconds:7.1f} s  {progress.events:,} events{breaks}"
+            f"  {progress.scans:,} scans  {progress.known_processes:,} processes{lost}"
+            "  (Ctrl-C ends it)"
         )
+
+    def reading(self, share: float | None, events: int) -> None:
+        """Show how far a file was read, and the events found in it."""
+        done = "reading" if share is None else f"reading {share:4.0%}"
+        self._show(f"{done}  {events:,} events")
 
     def sealing(self, share: float) -> None:
         """Show how far sealing is."""

@@ -259,6 +259,9 @@ FIXES_BY_NAME: Mapping[str, Fix] = MappingProxyType({fix.name: fix for fix in FI
 
 _ALIASES = {"2011": "2.6.38"}
 
+UNKNOWN_KERNEL = "unknown"
+"""What stands for a release in a recording that was not told its kernel."""
+
 
 def _behaviours() -> dict[str, Behaviour]:
     behaviours = {}

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ksmtrace.errors import Exit, KsmtraceError
-from ksmtrace.kernel.releases import Profile, profile, profile_of_host
+from ksmtrace.kernel.releases import (
+    RELEASES,
+    UNKNOWN_KERNEL,
+    Profile,
+    profile,
+    profile_of_host,
+)
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.replay.conformance import check_recording
 from ksmtrace.replay.lab_run import is_lab_run, predict_lab_run
@@ -40,7 +47,7 @@ def check(
         "recording": str(recording.path),
         "kernel": ".".join(map(str, release.version)),
         "events": int(recording.manifest.get("events") or 0),
-        "lost": int(recording.manifest.get("lost") or 0),
+        "lost": _lost(recording),
         "ok": NO not in (legal["answer"], predicted["answer"]),
         "legal": legal,
         "predicted": predicted,
@@ -49,12 +56,21 @@ def check(
 
 
 def kernel_of(recording: StoredRecording, kernel: str | None) -> Profile:
-    """The profile to check a recording as."""
+    """The profile to check a recording as: the newest one's for an import that names no kernel."""
     if kernel is not None:
         return profile(kernel)
+    if recording.manifest["kernel"] == UNKNOWN_KERNEL:
+        newest = RELEASES[-1].version
+        note = f"its kernel is not known: checked as {newest}, choose with --kernel"
+        return replace(profile(newest), note=note)
     return profile_of_host(
         recording.manifest["kernel"], str(recording.manifest.get("kernel_build") or "")
     )
+
+
+def _lost(recording: StoredRecording) -> int | None:
+    lost = int(recording.manifest.get("lost") or 0)
+    return None if not lost and recording.manifest.get("loss_known") is False else lost
 
 
 def _answer(answer: str, why: str, finding: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -70,7 +86,18 @@ def _legal(recording: StoredRecording, release: Profile) -> dict[str, Any]:
         "index": finding.index, "ts": finding.ts, "rule": finding.rule,
         "message": finding.message, "state": list(finding.state),
     }  # fmt: skip
+    if doubts := _doubts(recording, release):
+        why = f"event {finding.index} looks impossible there, but {' and '.join(doubts)}"
+        return _answer(NOT_CLAIMED, why, told)
     return _answer(NO, f"event {finding.index} is impossible there", told)
+
+
+def _doubts(recording: StoredRecording, release: Profile) -> list[str]:
+    """Why what looks impossible in an import may not be; empty for what ksmtrace recorded."""
+    doubts = [str(doubt) for doubt in recording.manifest.get("doubts") or []]
+    if recording.manifest["kernel"] == UNKNOWN_KERNEL and release.note:
+        doubts.append("its kernel is not known")
+    return doubts
 
 
 def _predicted(recording: StoredRecording, release: Profile, notes: list[str]) -> dict[str, Any]:

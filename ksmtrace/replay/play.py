@@ -22,10 +22,13 @@ _SLICE_NS = 20_000_000
 
 @dataclass(frozen=True)
 class Played:
-    """What was played. totals: the report's, from the same consumers. kinds: events of each."""
+    """What was played. totals: the report's, from the same consumers. kinds: events of each.
+
+    lost: None if that is not known.
+    """
 
     events: int
-    lost: int
+    lost: int | None
     kinds: dict[str, int]
     seconds_recorded: float
     seconds_taken: float
@@ -90,7 +93,7 @@ def play(
     summary = summarise(source.recording, stream()).as_dict()
     return Played(
         events=int(counts.sum()),
-        lost=int(summary["lost"]),
+        lost=summary["lost"],
         kinds={kind.name: int(counts[kind.id]) for kind in KINDS if counts[kind.id]},
         seconds_recorded=(last - first) / 1e9,
         seconds_taken=time.monotonic() - begin,

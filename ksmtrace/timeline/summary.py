@@ -119,6 +119,11 @@ class Summary:
         return int(self.manifest.get("page_bytes", 4096))
 
     @property
+    def loss_known(self) -> bool:
+        """Whether `lost` is all that was lost; an imported text may not tell."""
+        return self.manifest.get("loss_known") is not False
+
+    @property
     def ksmd_cpu_s(self) -> float | None:
         """Ksmd's CPU time between the first and the last sample."""
         first, last = (c.get("ksmd_cpu_ns") for c in (self.counters_first, self.counters_last))
@@ -146,7 +151,7 @@ class Summary:
             "duration_s": self.duration_s,
             "events": self.events,
             "events_by_kind": self.events_by_kind,
-            "lost": self.lost,
+            "lost": self.lost if self.lost or self.loss_known else None,
             "ended": self.ended,
             "command": self.manifest.get("command"),
             "command_status": self.manifest.get("command_status"),
