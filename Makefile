@@ -35,6 +35,10 @@ bpf: .venv/.set-up-dev	## build the BPF object, the event header and the generat
 bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftrace (root)
 	@$(PY) bench/capture.py
 
+.PHONY: bench-cow
+bench-cow: .venv/.set-up-dev	## what watching writes to merged pages costs (root)
+	@$(PY) bench/cow.py
+
 .PHONY: bench-model
 bench-model: .venv/.set-up-dev	## page visits a second of the model, and of the real ksmd (root)
 	@$(PY) bench/model.py

@@ -27,6 +27,8 @@ enum event_kind {
 	KIND_KSM_REMOVE_KSM_PAGE = 8,
 	KIND_KSM_ADVISOR = 9,
 	KIND_LOST = 10,
+	KIND_COW_BREAK = 11,
+	KIND_RANGE_LEFT = 12,
 };
 
 enum merge_flag {
@@ -40,5 +42,23 @@ enum enter_via {
 	VIA_FORK = 2,
 	VIA_EXEC = 3,
 };
+
+enum break_flag {
+	KERNEL_MODE = 1,
+	ZERO_PAGE = 2,
+	UNCHECKED = 4,
+};
+
+enum left_how {
+	LEFT_MUNMAP = 1,
+	LEFT_DISCARD = 2,
+	LEFT_UNMERGEABLE = 3,
+	LEFT_PRCTL = 4,
+	LEFT_MREMAP = 5,
+	LEFT_MAP_FIXED = 6,
+	LEFT_BRK = 7,
+};
+
+#define WHOLE_ADDRESS_SPACE 0xffffffffu
 
 #endif

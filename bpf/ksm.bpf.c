@@ -10,13 +10,43 @@
 
 #define CO_RE __attribute__((preserve_access_index))
 
+struct thread_info {
+	__u32 status;
+} CO_RE;
+
 struct task_struct {
 	int tgid;
+	int pagefault_disabled;
 	struct mm_struct *mm;
+	struct thread_info thread_info;
+} CO_RE;
+
+struct maple_tree {
+	void *ma_root;
+} CO_RE;
+
+struct maple_range_64 {
+	unsigned long pivot[15];
+	void *slot[16];
+} CO_RE;
+
+struct maple_arange_64 {
+	unsigned long pivot[9];
+	void *slot[10];
 } CO_RE;
 
 struct mm_struct {
+	struct maple_tree mm_mt;
 	struct task_struct *owner;
+	void *pgd;
+	unsigned long brk;
+	unsigned long flags;
+} CO_RE;
+
+struct mm_struct___bitmap {
+	struct {
+		unsigned long __mm_flags[1];
+	} flags;
 } CO_RE;
 
 struct ksm_rmap_item {
@@ -30,6 +60,41 @@ typedef struct {
 
 struct page {
 	atomic_t _mapcount;
+	void *mapping;
+	unsigned long compound_head;
+} CO_RE;
+
+struct xarray {
+	void *xa_head;
+} CO_RE;
+
+struct address_space {
+	struct xarray i_pages;
+} CO_RE;
+
+struct file {
+	struct address_space *f_mapping;
+} CO_RE;
+
+struct vm_area_struct {
+	unsigned long vm_start;
+	unsigned long vm_end;
+	struct mm_struct *vm_mm;
+	unsigned long vm_flags;
+	struct file *vm_file;
+} CO_RE;
+
+struct rb_node {
+	unsigned long __rb_parent_color;
+} CO_RE;
+
+struct pt_regs {
+	unsigned long r10;
+	unsigned long dx;
+	unsigned long si;
+	unsigned long di;
+	unsigned long orig_ax;
+	unsigned long ip;
 } CO_RE;
 
 struct {
@@ -139,6 +204,8 @@ static __always_inline __u64 task_mm(__u64 task)
 }
 
 #include "programs.h"
+#include "cow.h"
+#include "ranges.h"
 
 _Static_assert(sizeof(struct cpu_state) == sizeof(__u64[3]), "cpu_states holds struct cpu_state");
 _Static_assert(sizeof(struct event) == 56, "the ring's stride is 64 bytes");

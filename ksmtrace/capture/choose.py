@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import dataclass
 
+from ksmtrace.capture.cow import CowWatch
 from ksmtrace.capture.source import Source
 from ksmtrace.errors import Exit, KsmtraceError, host_cannot
 
@@ -46,11 +47,14 @@ class Choice:
         return Choice(self.candidates[1:], passed_over)
 
 
-def choose_source(name: str) -> Choice:
+def choose_source(name: str, watch: CowWatch | None = None) -> Choice:
     """The source called `name`, or for "auto" the best that works here.
 
+    watch: see writes to merged pages too, which only one source can.
     Raises KsmtraceError: HOST_CANNOT with every obstacle and remedy, USAGE for an unknown name.
     """
+    if watch is not None and name in ("auto", *SOURCES):
+        return _with_cow(name, watch)
     if name == "auto":
         return _best()
     if name not in SOURCES:
@@ -63,6 +67,22 @@ def choose_source(name: str) -> Choice:
     if obstacles:
         raise host_cannot(obstacles, f"trace KSM with the {name} backend")
     return Choice((source,), asked_for=True)
+
+
+def _with_cow(name: str, watch: CowWatch) -> Choice:
+    from ksmtrace.capture.core import CoreSource
+
+    source = CoreSource(watch)
+    if name not in ("auto", source.name):
+        raise KsmtraceError(
+            f"the {name} backend can't see writes to merged pages (--cow)",
+            f"use --backend {source.name}, or leave --cow out",
+            Exit.HOST_CANNOT,
+        )
+    obstacles = source.check()
+    if obstacles:
+        raise host_cannot(obstacles, "see writes to merged pages (--cow)")
+    return Choice((source,), asked_for=name == source.name)
 
 
 def _best() -> Choice:

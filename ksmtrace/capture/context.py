@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from ksmtrace.capture.code_book import CodeBook
 from ksmtrace.events.batch import EventBatch, counts_by_kind, of_kind
 from ksmtrace.events.registry import (
+    COW_BREAK,
     KSM_ENTER,
     KSM_EXIT,
     KSM_MERGE_ONE_PAGE,
@@ -35,7 +37,7 @@ Job = Iterator[None]
 _REST = 20
 """After a reading that took t seconds the next of its kind waits 20 t: at most 5 % of a core."""
 _REGIONS_AT_ONCE = 256
-_BY_THE_LIVING = (KSM_ENTER, KSM_MERGE_ONE_PAGE, KSM_MERGE_WITH_KSM_PAGE)
+_BY_THE_LIVING = (KSM_ENTER, KSM_MERGE_ONE_PAGE, KSM_MERGE_WITH_KSM_PAGE, COW_BREAK)
 
 
 class Sink(Protocol):
@@ -93,7 +95,7 @@ class Context:
 
     cmdlines: store whole command lines. only: registered processes to look at, None for all.
     process_ids_match: whether /proc shows the process ids that events carry; if not, nothing is
-    read about processes, rather than about the wrong ones.
+    read about processes, rather than about the wrong ones. code: looks up who breaks merged pages.
     """
 
     def __init__(
@@ -104,11 +106,13 @@ class Context:
         cmdlines: bool = False,
         only: frozenset[int] | None = None,
         process_ids_match: bool = True,
+        code: CodeBook | None = None,
     ) -> None:
         self._sink = sink
         self._cmdlines = cmdlines
         self._only = only if process_ids_match else frozenset()
         self._process_ids_match = process_ids_match
+        self._code = code if process_ids_match else None
         self._known: dict[int, _Known] = {}
         self._sampler = sampler
         self._jobs: deque[Job] = deque()
@@ -172,15 +176,26 @@ class Context:
             for tgid in _distinct(batch["tgid"][of_kind(batch, *_BY_THE_LIVING)]):
                 if tgid:
                     self._meet(tgid, "enter", time.monotonic_ns())
+        if counts[COW_BREAK.id]:
+            self._look_up_code(batch)
         if counts[KSM_ENTER.id]:
-            for tgid in batch["tgid"][of_kind(batch, KSM_ENTER)].tolist():
-                if tgid in self._known:
-                    self._known[tgid].settled = False
+            self._unsettle(batch["tgid"][of_kind(batch, KSM_ENTER)].tolist())
         if counts[KSM_EXIT.id]:
             for gone in batch[of_kind(batch, KSM_EXIT)]:
                 self._part(int(gone["tgid"]), int(gone["ts"]))
         if counts[KSM_STOP_SCAN.id]:
             self._scan_ended(int(batch["addr"][of_kind(batch, KSM_STOP_SCAN)][-1]))
+
+    def _unsettle(self, tgids: list[int]) -> None:
+        for tgid in tgids:
+            if tgid in self._known:
+                self._known[tgid].settled = False
+
+    def _look_up_code(self, batch: EventBatch) -> None:
+        job = self._code.note(batch) if self._code is not None else None
+        if job is not None:
+            # Before all else: who has written may be gone soon.
+            self._jobs.appendleft(job)
 
     def lifecycle(self, events: Iterable[LifecycleEvent]) -> None:
         """Follow forks, execs, renames and exits of known processes."""
@@ -188,6 +203,8 @@ class Context:
             if event.tgid not in self._known:
                 continue
             if event.what == "fork":
+                if self._code is not None:
+                    self._code.forked(event.tgid, event.child)
                 if is_registered(event.child):
                     self._meet(event.child, "fork", event.ts)
             elif event.what == "exit":
@@ -241,6 +258,8 @@ class Context:
         identity = identify(tgid)
         self._known[tgid] = _Known(identity)
         self._row(what, ts, tgid, identity)
+        if self._code is not None:
+            self._code.keep(tgid)
         self._jobs.append(self._read_regions([tgid]))
 
     def _part(self, tgid: int, ts: int) -> None:

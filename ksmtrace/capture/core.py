@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from ksmtrace.capture import cow
 from ksmtrace.capture.bpf_stream import BpfStream
+from ksmtrace.capture.cow import CowWatch, cow_obstacles
 from ksmtrace.capture.libbpf import BpfObject, load_library, missing_library
 from ksmtrace.capture.ring import Ring
 from ksmtrace.errors import Obstacle, host_cannot
@@ -23,11 +25,17 @@ _NAMES = tuple(kind.name for kind in TRACEPOINTS)
 
 
 class CoreSource:
-    """Events from BPF programs on the ksm tracepoints, with addresses and owners."""
+    """Events from BPF programs on the ksm tracepoints, with addresses and owners.
+
+    watch: see writes to merged pages too (`record --cow`), and say there how that went.
+    """
 
     name: ClassVar[str] = "core"
     summary: ClassVar[str] = "BPF without a compiler: every field, least cost"
     fields_unknown: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, watch: CowWatch | None = None) -> None:
+        self._watch = watch
 
     def check(self) -> list[Obstacle]:
         """See `Source.check`."""
@@ -36,7 +44,7 @@ class CoreSource:
             obstacles.append(missing_library())
         if not OBJECT.is_file():
             obstacles.append(Obstacle("the BPF object is not installed", "run `make bpf`"))
-        return obstacles
+        return obstacles + (cow_obstacles() if self._watch is not None else [])
 
     @contextmanager
     def open(self, *, ring_bytes: int) -> Iterator[BpfStream]:
@@ -44,14 +52,34 @@ class CoreSource:
         library = load_library()
         if library is None:
             raise host_cannot([missing_library()], "load BPF programs")
-        loaded = BpfObject(library, OBJECT, ring_bytes, host.ksm_tracepoints(_NAMES))
+        watch = self._watch
+        tracepoints = host.ksm_tracepoints(_NAMES)
+        if watch is None:
+            loaded = BpfObject(library, OBJECT, ring_bytes, tracepoints, without_maps=cow.MAPS)
+        else:
+            loaded = BpfObject(
+                library,
+                OBJECT,
+                ring_bytes,
+                tracepoints,
+                further=(cow.PREPARE, *cow.FAULTS, cow.SYSTEM_CALLS),
+                otherwise="record without --cow",
+            )
+
+        def detach() -> None:
+            loaded.detach()
+            if watch is not None:
+                watch.count(loaded)
+
         try:
+            if watch is not None:
+                cow.attach(loaded, watch)
             events = loaded.map_fd("events")
             with Ring(events, ring_bytes) as ring:
                 yield BpfStream(
                     ring,
                     events,
-                    detach=loaded.detach,
+                    detach=detach,
                     losses=lambda: {
                         cpu: lost
                         for cpu, (lost, *_) in enumerate(loaded.read_per_cpu("cpu_states", 3))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from ksmtrace.capture.choose import SOURCES, load_source
 from ksmtrace.capture.command import merge_fate_words
+from ksmtrace.capture.cow import cow_obstacles
 from ksmtrace.events.registry import TRACEPOINTS
 from ksmtrace.kernel import host, sysfs
 from ksmtrace.kernel.diagnosis import Diagnosis, Finding
@@ -84,6 +85,11 @@ def _beside() -> Iterator[Finding]:
         yield Finding("process events", "no", f"proc connector: {error.strerror}", "run with sudo")
     else:
         yield Finding("process events", "yes", "fork, exec, rename and exit as they happen")
+    hidden = cow_obstacles()
+    for found in hidden:
+        yield Finding("record --cow", "no", found.what, found.remedy)
+    if not hidden:
+        yield Finding("record --cow", "yes", "writes to merged pages as they happen, and who")
     fate, words = merge_fate_words()
     yield Finding("record --merge", "yes" if fate == "kept" else "no", words)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from ksmtrace.errors import Exit, KsmtraceError, Obstacle
@@ -34,11 +34,14 @@ def load_library() -> ctypes.CDLL | None:
         ("bpf_object__find_map_by_name", pointer, [pointer, text]),
         ("bpf_program__name", text, [pointer]),
         ("bpf_program__attach", pointer, [pointer]),
+        ("bpf_program__fd", number, [pointer]),
         ("bpf_program__set_autoload", number, [pointer, ctypes.c_bool]),
         ("bpf_map__set_max_entries", number, [pointer, ctypes.c_uint32]),
+        ("bpf_map__set_autocreate", number, [pointer, ctypes.c_bool]),
         ("bpf_map__fd", number, [pointer]),
         ("bpf_map_lookup_elem", number, [number, pointer, pointer]),
         ("bpf_link__destroy", number, [pointer]),
+        ("bpf_prog_test_run_opts", number, [number, pointer]),
         ("btf__load_vmlinux_btf", pointer, []),
         ("btf__find_by_name_kind", number, [pointer, text, ctypes.c_uint32]),
         ("btf__resolve_size", ctypes.c_int64, [pointer, ctypes.c_uint32]),
@@ -76,49 +79,103 @@ def struct_size(name: str) -> int | None:
         lib.btf__free(btf)
 
 
+class _TestRun(ctypes.Structure):
+    """struct bpf_test_run_opts of libbpf 1.0, as far as it goes."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("data_in", ctypes.c_void_p),
+        ("data_out", ctypes.c_void_p),
+        ("data_size_in", ctypes.c_uint32),
+        ("data_size_out", ctypes.c_uint32),
+        ("context_in", ctypes.c_void_p),
+        ("context_out", ctypes.c_void_p),
+        ("context_size_in", ctypes.c_uint32),
+        ("context_size_out", ctypes.c_uint32),
+        ("result", ctypes.c_uint32),
+        ("repeat", ctypes.c_int),
+        ("duration", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("cpu", ctypes.c_uint32),
+        ("batch_size", ctypes.c_uint32),
+    )
+
+
 class BpfObject:
     """A compiled BPF object, loaded and attached.
 
     path: the object file. ring_bytes: size of the ring buffer map called `events`.
-    programs: the names of the programs to load, the tracepoints that this kernel has.
+    programs: the names of the programs to load and attach, the tracepoints that this kernel has.
+    further: those to load only. without_maps: maps that none of these need. otherwise: what to do
+    where the kernel does not take them.
     Raises KsmtraceError: HOST_CANNOT where loading or attaching is refused, with libbpf's words.
     """
 
     def __init__(
-        self, lib: ctypes.CDLL, path: Path, ring_bytes: int, programs: Collection[str]
+        self,
+        lib: ctypes.CDLL,
+        path: Path,
+        ring_bytes: int,
+        programs: Collection[str],
+        *,
+        further: Collection[str] = (),
+        without_maps: Collection[str] = (),
+        otherwise: str = "try --backend tracefs, which needs no BPF",
     ) -> None:
         self._lib = lib
         self._links: list[int] = []
         self._messages: list[str] = []
+        self._otherwise = otherwise
+        self._programs: dict[str, int] = {}
         self._print = _PRINT(self._keep_message)
         lib.libbpf_set_print(self._print)
         self._object = lib.bpf_object__open_file(os.fsencode(path), None)
         try:
-            self._load(ring_bytes, programs)
+            self._load(ring_bytes, {*programs, *further}, without_maps)
+            for name in programs:
+                self.attach(name)
         except BaseException:
             self.close()
             raise
 
-    def _load(self, ring_bytes: int, programs: Collection[str]) -> None:
+    def _load(
+        self, ring_bytes: int, programs: Collection[str], without_maps: Collection[str]
+    ) -> None:
         lib = self._lib
         if not self._object:
             raise self._refused("opened", ctypes.get_errno())
-        chosen = []
         program = lib.bpf_object__next_program(self._object, None)
         while program:
-            wanted = lib.bpf_program__name(program).decode() in programs
-            lib.bpf_program__set_autoload(program, wanted)
-            if wanted:
-                chosen.append(program)
+            name = lib.bpf_program__name(program).decode()
+            lib.bpf_program__set_autoload(program, name in programs)
+            if name in programs:
+                self._programs[name] = program
             program = lib.bpf_object__next_program(self._object, program)
         lib.bpf_map__set_max_entries(self._map("events"), ring_bytes)
+        for name in without_maps:
+            lib.bpf_map__set_autocreate(self._map(name), False)
         if (code := lib.bpf_object__load(self._object)) < 0:
             raise self._refused("loaded", -code)
-        for program in chosen:
-            link = lib.bpf_program__attach(program)
-            if not link or ctypes.c_long(link).value in range(-_POINTER_ERRORS, 0):
-                raise self._refused("attached", ctypes.get_errno())
-            self._links.append(link)
+
+    def attach(self, name: str) -> None:
+        """Attach a program that was loaded. Raises KsmtraceError (HOST_CANNOT)."""
+        link = self._lib.bpf_program__attach(self._programs[name])
+        if not link or ctypes.c_long(link).value in range(-_POINTER_ERRORS, 0):
+            raise self._refused("attached", ctypes.get_errno())
+        self._links.append(link)
+
+    def run_raw(self, name: str, arguments: Sequence[int]) -> None:
+        """Run a raw tracepoint's program once, in this process. Raises KsmtraceError."""
+        words = (ctypes.c_uint64 * len(arguments))(*arguments)
+        options = _TestRun(
+            size=ctypes.sizeof(_TestRun),
+            context_in=ctypes.addressof(words),
+            context_size_in=ctypes.sizeof(words),
+        )
+        number = self._lib.bpf_program__fd(self._programs[name])
+        code = self._lib.bpf_prog_test_run_opts(number, ctypes.byref(options))
+        if code < 0:
+            raise self._refused("run", -code)
 
     def _keep_message(self, level: int, form: bytes, arguments: int) -> int:
         if level == _WARN:
@@ -138,7 +195,7 @@ class BpfObject:
         if code == errno.EPERM:
             hint = "run as root, or give python CAP_BPF and CAP_PERFMON; lockdown may forbid it too"
         else:
-            hint = "try --backend tracefs, which needs no BPF"
+            hint = self._otherwise
         reason = os.strerror(code) if code else "no reason given"
         if self._messages:
             reason += f" ({self._messages[-1]})"
@@ -155,6 +212,13 @@ class BpfObject:
     def map_fd(self, name: str) -> int:
         """The file descriptor of a map; it lives as long as the object."""
         return int(self._lib.bpf_map__fd(self._map(name)))
+
+    def read_words(self, name: str, words: int) -> tuple[int, ...]:
+        """Entry 0 of an array whose value is `words` u64."""
+        value = (ctypes.c_uint64 * words)()
+        key = ctypes.c_uint32(0)
+        self._lib.bpf_map_lookup_elem(self.map_fd(name), ctypes.byref(key), ctypes.byref(value))
+        return tuple(value)
 
     def read_per_cpu(self, name: str, words: int) -> list[tuple[int, ...]]:
         """Entry 0 of a per-CPU array whose value is `words` u64; one tuple a possible CPU."""

@@ -11,8 +11,10 @@ from pathlib import Path
 
 from ksmtrace import __version__
 from ksmtrace.capture.choose import Choice
+from ksmtrace.capture.code_book import CodeBook
 from ksmtrace.capture.command import Command
 from ksmtrace.capture.context import Context
+from ksmtrace.capture.cow import CowWatch
 from ksmtrace.capture.libbpf import struct_size
 from ksmtrace.capture.session import Options, Progress, Session, Signals
 from ksmtrace.capture.source import EventStream
@@ -39,6 +41,8 @@ class RecordRequest:
     raw_pointers: bool = False
     cmdlines: bool = False
     contents: bool = False
+    watch: CowWatch | None = None
+    """Filled in by the source that `choice` names; None: writes to merged pages are not watched."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def record(
                 cmdlines=request.cmdlines,
                 only=request.options.pids,
                 process_ids_match=process_ids_match,
+                code=CodeBook(writer, request.watch) if request.watch else None,
             )
             context.search_for_processes = connector is None
             session: Session | SteppedSession
@@ -140,7 +145,8 @@ def record(
                 notes.append(context.census_note)
             if connector is not None and connector.overruns:
                 notes.append(f"process events were dropped {connector.overruns} times")
-            writer.finish(ended, _final_facts(session.progress, command_status, notes), sealing)
+            facts = _final_facts(request, session.progress, command_status, notes)
+            writer.finish(ended, facts, sealing)
         except BaseException as error:
             words = error.message if isinstance(error, KsmtraceError) else type(error).__name__
             replaced = writer.abandon(f"error: {words}")
@@ -224,11 +230,16 @@ def _facts(request: RecordRequest, choice: Choice, knobs: dict[str, str]) -> dic
         "command": Path(request.command[0]).name if request.command else None,
         "knobs": knobs,
         "knobs_set": dict(request.knobs),
+        **_cow_facts(request.watch),
     }
 
 
+def _cow_facts(watch: CowWatch | None) -> dict[str, object]:
+    return {"cow": watch.facts() if watch is not None else None}
+
+
 def _final_facts(
-    progress: Progress, command_status: int | None, notes: list[str]
+    request: RecordRequest, progress: Progress, command_status: int | None, notes: list[str]
 ) -> dict[str, object]:
     return {
         "duration_s": round(progress.seconds, 6),
@@ -236,4 +247,5 @@ def _final_facts(
         "command_status": command_status,
         "rmap_item_bytes": struct_size("ksm_rmap_item") or rmap_item_bytes(),
         "notes": notes,
+        **_cow_facts(request.watch),
     }

@@ -18,6 +18,7 @@ from ksmtrace.capture.context import Context
 from ksmtrace.capture.source import EventStream
 from ksmtrace.events.batch import EventBatch, counts_by_kind, lost_count, of_kind
 from ksmtrace.events.registry import (
+    COW_BREAK,
     INTO_EXISTING,
     KSM_ADVISOR,
     KSM_MERGE_WITH_KSM_PAGE,
@@ -70,6 +71,7 @@ class Progress:
     scans: int = 0
     lost: int = 0
     known_processes: int = 0
+    breaks: int = 0
 
 
 class Signals:
@@ -232,6 +234,9 @@ class Session:
         while len(batch := self._stream.read()):
             self._take(batch)
             self._consumer.flush_if_due()
+        # The last events may have brought something to look up.
+        while self._context.work(_SLICE) and len(self._signals.caught) == interruptions:
+            pass
         self._epoll.close()
         self.progress.seconds = time.monotonic() - self._begin
 
@@ -256,6 +261,7 @@ class Session:
         progress.events += len(batch)
         if counts[KSM_STOP_SCAN.id] or counts[KSM_START_SCAN.id]:
             self._count_scans(batch)
+        progress.breaks += int(counts[COW_BREAK.id])
         if counts[LOST.id]:
             progress.lost += lost_count(batch)
         self._consumer.events(batch)

@@ -13,7 +13,7 @@ from ksmtrace.capture.context import Context
 from ksmtrace.capture.session import Options, Progress, Signals, ended_by
 from ksmtrace.capture.source import EventStream
 from ksmtrace.events.batch import counts_by_kind, lost_count
-from ksmtrace.events.registry import KSM_STOP_SCAN, LOST
+from ksmtrace.events.registry import COW_BREAK, KSM_STOP_SCAN, LOST
 from ksmtrace.kernel.stepper import Stepper, drain_lru_batches
 from ksmtrace.processes.contents import read_contents
 from ksmtrace.processes.lifecycle import ProcConnector
@@ -108,6 +108,7 @@ class SteppedSession:
             counts = counts_by_kind(batch)
             progress.events += len(batch)
             progress.scans += int(counts[KSM_STOP_SCAN.id])
+            progress.breaks += int(counts[COW_BREAK.id])
             if counts[LOST.id]:
                 progress.lost += lost_count(batch)
             self._context.events(batch)
@@ -129,6 +130,7 @@ class SteppedSession:
         self._context.sample_host("end")
         self._stream.stop()
         self._pump()
+        self._work()
         self.progress.seconds = time.monotonic() - self._begin
         for rows in self._book.ranks():
             self._writer.table("ranks", rows)

@@ -10,6 +10,7 @@ examples:
   sudo ksmtrace record --set pages_to_scan=5000 --scans 3
   sudo ksmtrace record --pid 1234 5678 --strict
   sudo ksmtrace record --contents --scans 5 --interval 2 -o exact.ksm
+  sudo ksmtrace record --cow --duration 600 -o writers.ksm
 """
 
 from __future__ import annotations
@@ -18,8 +19,12 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ksmtrace.errors import Exit, KsmtraceError
+
+if TYPE_CHECKING:
+    from ksmtrace.capture.cow import CowWatch
 
 _MIB = 1 << 20
 
@@ -63,6 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add("--merge", action="store_true", help="opt the command's whole memory in")
     add("--contents", action="store_true", help="step ksmd, and keep digests of what pages hold")
+    add("--cow", action="store_true", help="see writes to merged pages as they happen, and who")
     add("--raw-pointers", action="store_true", help="store kernel addresses as they are")
     add("--cmdlines", action="store_true", help="store command lines, not only names")
     add("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="run CMD and end with it")
@@ -71,6 +77,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Record; see the module's docstring."""
     from ksmtrace.capture.choose import choose_source
+    from ksmtrace.capture.cow import CowWatch
     from ksmtrace.capture.record import RecordRequest, record, tidy_up
     from ksmtrace.capture.session import Options
     from ksmtrace.cli.status import StatusLine
@@ -83,7 +90,8 @@ def run(args: argparse.Namespace) -> int:
     ring_bytes = _ring_bytes(args.ring)
     output = args.output or Path(time.strftime("ksm-%Y%m%d-%H%M%S.ksm"))
     target = Target(output, force=args.force)
-    choice = choose_source(args.backend)
+    watch = CowWatch() if args.cow else None
+    choice = choose_source(args.backend, watch)
     _check_pids(args.pid, choice.source.fields_unknown)
     if (restored := tidy_up()) is not None:
         _say(f"restored what a killed run had left: {restored}")
@@ -111,6 +119,7 @@ def run(args: argparse.Namespace) -> int:
             raw_pointers=args.raw_pointers,
             cmdlines=args.cmdlines,
             contents=args.contents,
+            watch=watch,
         ),
         status=line.progress,
         sealing=line.sealing,
@@ -128,11 +137,21 @@ def run(args: argparse.Namespace) -> int:
         f"{recorded.events:,} events and {recorded.scans:,} full scans in {recorded.path.name}"
         f" (ended by {recorded.ended}); look with: ksmtrace report {output}"
     )
+    if watch is not None:
+        _say_breaks(watch)
     if recorded.lost:
         _say(f"{recorded.lost:,} events were lost: ask for a larger --ring")
         if args.strict:
             return Exit.EVENTS_LOST
     return Exit.OK
+
+
+def _say_breaks(watch: CowWatch) -> None:
+    _say(f"{watch.breaks:,} writes to merged pages were seen")
+    if watch.unchecked:
+        _say(f"of {watch.unchecked:,} of them it is not known whether they were allowed")
+    for obstacle in watch.obstacles:
+        _say(obstacle)
 
 
 def _say(words: str) -> None:

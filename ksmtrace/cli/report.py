@@ -26,14 +26,22 @@ def run(args: argparse.Namespace) -> int:
 
     source = RecordingSource(args.recording)
     summary = summarise(source.recording, played(source))
+    breaks = None
+    if source.recording.manifest.get("cow"):
+        from ksmtrace.timeline.breaks import break_tables
+
+        breaks = break_tables(source.recording)
     if args.json:
         import json
 
-        print(json.dumps(summary.as_dict(), indent=1))
+        from ksmtrace.views.breaks import breaks_as_dict
+
+        told = {"breaks": breaks and breaks_as_dict(breaks)}
+        print(json.dumps(summary.as_dict() | told, indent=1))
     else:
         from rich.console import Console
 
         from ksmtrace.views.report import render_report
 
-        Console(highlight=False).print(render_report(summary))
+        Console(highlight=False).print(render_report(summary, breaks))
     return Exit.OK

@@ -36,6 +36,18 @@ class StatusLine:
         """Show how far sealing is."""
         self._show(f"sealing {share:4.0%}")
 
+    def sharing(self, share: float) -> None:
+        """Show how far a copy without names is."""
+        self._show(f"leaving names out {share:4.0%}")
+
+    def exporting(self, share: float) -> None:
+        """Show how far writing an export is."""
+        self._show(f"writing {share:4.0%}")
+
+    def working(self, words: str) -> None:
+        """Show what is being done."""
+        self._show(words)
+
     def clear(self) -> None:
         """Leave an empty line for what follows."""
         if self._live:

@@ -38,5 +38,23 @@ enum enter_via {{
 	VIA_EXEC = {registry.VIA_EXEC},
 }};
 
+enum break_flag {{
+	KERNEL_MODE = {registry.KERNEL_MODE},
+	ZERO_PAGE = {registry.ZERO_PAGE},
+	UNCHECKED = {registry.UNCHECKED},
+}};
+
+enum left_how {{
+	LEFT_MUNMAP = {registry.LEFT_MUNMAP},
+	LEFT_DISCARD = {registry.LEFT_DISCARD},
+	LEFT_UNMERGEABLE = {registry.LEFT_UNMERGEABLE},
+	LEFT_PRCTL = {registry.LEFT_PRCTL},
+	LEFT_MREMAP = {registry.LEFT_MREMAP},
+	LEFT_MAP_FIXED = {registry.LEFT_MAP_FIXED},
+	LEFT_BRK = {registry.LEFT_BRK},
+}};
+
+#define WHOLE_ADDRESS_SPACE {registry.WHOLE_ADDRESS_SPACE:#x}u
+
 #endif
 """

@@ -90,6 +90,16 @@ MAPCOUNT_SHIFT = 8
 
 VIA_SELF, VIA_FORK, VIA_EXEC = 1, 2, 3
 
+KERNEL_MODE = 1 << 0
+ZERO_PAGE = 1 << 1
+UNCHECKED = 1 << 2
+
+LEFT_MUNMAP, LEFT_DISCARD, LEFT_UNMERGEABLE, LEFT_PRCTL, LEFT_MREMAP, LEFT_MAP_FIXED, LEFT_BRK = (
+    range(1, 8)
+)
+WHOLE_ADDRESS_SPACE = 0xFFFFFFFF
+"""`pages` of a range_left that names no range: everything the process has."""
+
 KSM_ENTER = EventKind(
     id=1,
     name="ksm_enter",
@@ -196,6 +206,52 @@ LOST = EventKind(
     tracepoint=False,
 )
 
+COW_BREAK = EventKind(
+    id=11,
+    name="cow_break",
+    since=None,
+    fields=_fields(
+        pfn=_PFN,
+        ip=Field("item", "pointer", "instruction that wrote; table code says where that is"),
+        mm=_MM,
+        addr=_ADDR,
+        tgid=_TGID,
+        kernel_mode=Field("arg", "value", "bit 0: the kernel wrote for the process, as read(2)"),
+        zero_page=Field("arg", "value", "bit 1: the zero page was mapped there, by ksmd"),
+        unchecked=Field(
+            "arg", "value", "bit 2: whether the process may write there could not be looked up"
+        ),
+    ),
+    meaning="a process wrote to a merged page and gets a copy of its own",
+    note="Only with `record --cow`. Seen as the page fault happens. Writes that take no fault of "
+    "the process (GUP, io_uring, a KVM guest's) are not seen.",
+    tracepoint=False,
+)
+RANGE_LEFT = EventKind(
+    id=12,
+    name="range_left",
+    since=None,
+    fields=_fields(
+        mm=_MM,
+        addr=Field("addr", "value", "where the range starts"),
+        tgid=_TGID,
+        pages=Field("arg", "value", "pages in the range; 0xffffffff: the whole address space"),
+        how=Field(
+            "err",
+            "value",
+            "1 munmap, 2 madvise that discards, 3 madvise(MADV_UNMERGEABLE), "
+            "4 prctl(PR_SET_MEMORY_MERGE, 0), 5 mremap, 6 mmap(MAP_FIXED) over it, 7 brk",
+        ),
+    ),
+    meaning="a process gave up, moved or unshared a range where KSM pages may lie",
+    note="Only with `record --cow`, and only of processes registered with KSM. Emitted as the "
+    "system call returns with success (sys_exit): an event that comes before may be of a page that "
+    "was just then given up. A heap that shrinks "
+    "(brk) is seen if it was opted in or changed before under the recorder's eyes. Not seen: calls "
+    "of 32-bit programs, process_madvise, and MADV_FREE, which drops nothing at once.",
+    tracepoint=False,
+)
+
 KINDS: tuple[EventKind, ...] = (
     KSM_ENTER,
     KSM_EXIT,
@@ -207,6 +263,8 @@ KINDS: tuple[EventKind, ...] = (
     KSM_REMOVE_KSM_PAGE,
     KSM_ADVISOR,
     LOST,
+    COW_BREAK,
+    RANGE_LEFT,
 )
 BY_ID: Mapping[int, EventKind] = MappingProxyType({kind.id: kind for kind in KINDS})
 TRACEPOINTS: tuple[EventKind, ...] = tuple(kind for kind in KINDS if kind.tracepoint)

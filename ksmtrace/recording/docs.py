@@ -32,13 +32,12 @@ with `--cmdlines`.
 `knobs` before and `knobs_set`, `clock` and `clock_end` (the same moments on the monotonic and the
 wall clock), `duration_s`, `events`, `lost`, `ended` (null: cut), `sealed`, `command` and its
 `command_status`, `notes`, and the rows of each table. A lab run's has `lab`: the `scenario`, and
-its `processes` by id.
+its `processes` by id. With `record --cow` there is `cow`, else null: `seen_by` (tracepoints),
+`obstacles` (what is not seen), `write_faults` that were looked at, `breaks` among them, `unchecked`
+ones, and `locations_left_out` of the table `code`.
 
 A null is a thing not known, or not said by that kind of row; it is never a zero.
 """
-
-
-_ONLY_WITH = " Only with `record --contents` or `lab run --record`."
 
 
 def recording_page() -> str:
@@ -51,7 +50,7 @@ def _tables() -> Iterator[str]:
         yield ""
         yield f"## {table.name}"
         yield ""
-        optional = _ONLY_WITH if table.optional else ""
+        optional = f" Only with {table.only_with}." if table.only_with else ""
         yield f"{table.meaning[0].upper()}{table.meaning[1:]}.{optional}"
         yield ""
         yield "| column | type | meaning |"

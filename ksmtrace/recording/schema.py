@@ -36,8 +36,13 @@ class Table:
     name: str
     meaning: str
     columns: tuple[Column, ...]
-    optional: bool = False
-    """Whether a recording may lack it; then it has no rows."""
+    only_with: str | None = None
+    """The option that fills it; None: it always has rows."""
+
+    @property
+    def optional(self) -> bool:
+        """Whether a recording may lack it; then it has no rows."""
+        return self.only_with is not None
 
 
 _TS = Column("ts", "uint64", "nanoseconds of CLOCK_MONOTONIC")
@@ -47,6 +52,7 @@ _ARROW_OF_NUMPY = {
     "<i4": "int32",
     "<u2": "uint16",
 }
+_CONTENTS = "`record --contents` or `lab run --record`"
 _EVENT_ENCODINGS = {
     "ts": "DELTA_BINARY_PACKED",
     "item": "BYTE_STREAM_SPLIT",
@@ -144,7 +150,7 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                     Column("pfn", "uint64", "its frame, named as in events"),
                     Column("ksm", "bool", "it is a KSM page"),
                 ),
-                optional=True,
+                only_with=_CONTENTS,
             ),
             Table(
                 "ranks",
@@ -155,7 +161,20 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                     Column("rank", "uint64", "how many contents of this recording are smaller"),
                     Column("zero", "bool", "it is the page full of zeroes"),
                 ),
-                optional=True,
+                only_with=_CONTENTS,
+            ),
+            Table(
+                "code",
+                "where the instructions lie that wrote to merged pages",
+                (
+                    _TS,
+                    Column("tgid", "uint32", "process id"),
+                    Column("ip", "uint64", "instruction, named as `item` of cow_break in events"),
+                    Column("file", "string", "mapped file, `[kernel]`, or the mapping's name"),
+                    Column("offset", "uint64", "into the file; in the kernel into the symbol"),
+                    Column("symbol", "string", "the kernel's function, if it may be known"),
+                ),
+                only_with="`record --cow`",
             ),
         )
     }

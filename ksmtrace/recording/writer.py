@@ -119,6 +119,12 @@ class RecordingWriter:
             return
         self._write("census", census_to_arrow(ts, reason, rows, self._namer))
 
+    def code(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Append rows of the table `code`; ip: the real address, stored as events store it."""
+        ips = self._namer.addresses(np.array([row["ip"] for row in rows], np.uint64))
+        named = [{**row, "ip": ip} for row, ip in zip(rows, ips.tolist(), strict=True)]
+        self.table("code", named)
+
     def flush_if_due(self) -> None:
         """Hand what is buffered to the kernel if it has waited long enough."""
         if time.monotonic() >= self._due:

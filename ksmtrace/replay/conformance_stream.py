@@ -10,6 +10,7 @@ import numpy as np
 from ksmtrace.events.batch import EventBatch, concatenate, empty, of_kind
 from ksmtrace.events.registry import (
     BY_ID,
+    COW_BREAK,
     KSM_ADVISOR,
     KSM_ENTER,
     KSM_EXIT,
@@ -20,6 +21,7 @@ from ksmtrace.events.registry import (
     KSM_START_SCAN,
     KSM_STOP_SCAN,
     LOST,
+    RANGE_LEFT,
 )
 from ksmtrace.kernel.releases import Profile
 from ksmtrace.replay.conformance_counters import Counters
@@ -101,6 +103,9 @@ class Conformance:
         pages = Pages(self._world, self._processes, self._scans)
         removals = Removals(self._world, self._processes)
         return {
+            # No events of KSM's: what processes do beside it.
+            COW_BREAK.id: _nothing,
+            RANGE_LEFT.id: _nothing,
             KSM_START_SCAN.id: self._start,
             KSM_STOP_SCAN.id: self._scans.stop,
             KSM_ADVISOR.id: self._scans.advise,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from ksmtrace.events.registry import (
     BY_ID,
+    COW_BREAK,
     FIRST_SIGHT,
     INTO_EXISTING,
     KSM_ADVISOR,
@@ -18,6 +19,7 @@ from ksmtrace.events.registry import (
     KSM_START_SCAN,
     KSM_STOP_SCAN,
     LOST,
+    RANGE_LEFT,
 )
 
 Row = tuple[int, ...]
@@ -53,6 +55,8 @@ _WORDS: dict[int, Callable[[Row], str]] = {
     KSM_REMOVE_KSM_PAGE.id: lambda row: f"KSM page {row[_PFN]:#x}",
     KSM_ADVISOR.id: lambda row: f"{row[_ERR]} s, CPU {row[_ARG]} %, pages_to_scan {row[_ADDR]}",
     LOST.id: lambda row: f"{row[_ADDR]} events",
+    COW_BREAK.id: lambda row: f"page {row[_ADDR]:#x} of process {row[_TGID]}",
+    RANGE_LEFT.id: lambda row: f"{row[_ARG]} pages from {row[_ADDR]:#x} of process {row[_TGID]}",
 }
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ksmtrace.events.batch import EventBatch, concatenate
+from ksmtrace.events.batch import EventBatch, concatenate, of_kind
 from ksmtrace.events.registry import (
+    COW_BREAK,
     KSM_ENTER,
     KSM_EXIT,
     KSM_MERGE_ONE_PAGE,
@@ -23,6 +24,7 @@ from ksmtrace.events.registry import (
     KSM_START_SCAN,
     KSM_STOP_SCAN,
     LOST,
+    RANGE_LEFT,
     VIA_EXEC,
     VIA_FORK,
 )
@@ -92,7 +94,9 @@ def predict_from_contents(recording: StoredRecording, profile: Profile) -> Predi
 class _Predictor:
     def __init__(self, recording: StoredRecording, profile: Profile) -> None:
         self._prediction = Prediction()
-        self._events = concatenate(list(recording.event_batches()))
+        events = concatenate(list(recording.event_batches()))
+        # What processes do beside KSM is not predicted.
+        self._events = events[~of_kind(events, COW_BREAK, RANGE_LEFT)]
         self._snapshots = _snapshots(recording)
         self._regions = _regions(recording)
         self._samples = _samples(recording)

@@ -5,8 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ksmtrace.events.batch import EventBatch
-from ksmtrace.events.registry import BY_ID, INTO_EXISTING, KSM_MERGE_WITH_KSM_PAGE, EventKind
+from ksmtrace.events.registry import (
+    BY_ID,
+    INTO_EXISTING,
+    KERNEL_MODE,
+    KSM_MERGE_WITH_KSM_PAGE,
+    UNCHECKED,
+    ZERO_PAGE,
+    EventKind,
+)
 
+_BITS = {"kernel_mode": KERNEL_MODE, "zero_page": ZERO_PAGE, "unchecked": UNCHECKED}
 _SHOWN = {"rmap_item": False, "mm": False, "mapcount": False, "first_sight": False}
 
 
@@ -28,9 +37,11 @@ def _fields(kind: EventKind, event: object) -> str:
         value = int(event[field.slot])  # type: ignore[index]  # a numpy record
         if name == "into_existing":
             parts.append("existing" if value & INTO_EXISTING else "new")
+        elif name in _BITS:
+            parts += [name] if value & _BITS[name] else []
         elif field.role != "value" and not value:
             continue
-        elif name in ("addr", "pfn"):
+        elif name in ("addr", "pfn", "ip"):
             parts.append(f"{name}={value:#x}")
         elif name == "err" and not value and kind is KSM_MERGE_WITH_KSM_PAGE:
             continue

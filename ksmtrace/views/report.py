@@ -7,24 +7,30 @@ from rich.table import Table
 from rich.text import Text
 
 from ksmtrace.processes.identity import clean
+from ksmtrace.timeline.breaks import BreakTables
 from ksmtrace.timeline.summary import Counters, Scan, Summary
+from ksmtrace.views.breaks import render_breaks
 from ksmtrace.views.text import UNKNOWN, count, errno_name, name, seconds, size
 
 _MOST_SCANS = 12
 _MOST_PROCESSES = 15
 _MOST_DECISIONS = 8
+_BACKEND = "the backend can't see them"
 
 
-def render_report(summary: Summary) -> RenderableType:
-    """What `ksmtrace report` prints; fits 80 columns."""
+def render_report(summary: Summary, breaks: BreakTables | None = None) -> RenderableType:
+    """What `ksmtrace report` prints; fits 80 columns. breaks: if they were watched."""
     parts: list[RenderableType] = [_head(summary), _totals(summary)]
+    if breaks is not None:
+        parts.append(render_breaks(breaks))
     if summary.scans:
         parts.append(_scans(summary.scans))
     if summary.processes:
         parts.append(_processes(summary))
     if summary.advisor:
         parts.append(_advisor(summary))
-    parts.append(_counters(summary.counters_first, summary.counters_last))
+    if summary.counters_last:
+        parts.append(_counters(summary.counters_first, summary.counters_last))
     parts.extend(
         Text(clean(f"note: {note}"), style="yellow") for note in summary.manifest.get("notes") or []
     )
@@ -61,7 +67,7 @@ def _head(summary: Summary) -> RenderableType:
 
     line(
         "host",
-        f"Linux {manifest.get('kernel')}, {manifest.get('cpus')} CPUs,"
+        f"Linux {manifest.get('kernel')}, {count(manifest.get('cpus'))} CPUs,"
         f" {size(manifest.get('memory_bytes'))}",
     )
     line("backend", f"{manifest.get('backend')}: {manifest.get('backend_why')}")
@@ -77,13 +83,18 @@ def _head(summary: Summary) -> RenderableType:
         peak = summary.saved_pages_peak * summary.page_bytes
         last = summary.saved_pages_last * summary.page_bytes
         line("saved", f"{size(peak)} at most, {size(last)} at the end")
-    lost = (f"{count(summary.lost)} LOST", "bold red") if summary.lost else ("none lost", "green")
+    lost = ("none lost", "green")
+    if summary.lost:
+        lost = (f"{count(summary.lost)} LOST", "bold red")
+    elif not summary.loss_known:
+        lost = ("losses not known", "yellow")
     line("events", f"{count(summary.events)}, ", lost)
     if set_knobs := manifest.get("knobs_set"):
         line("knobs set", ", ".join(f"{k}={v}" for k, v in set_knobs.items()))
     unknown = manifest.get("fields_unknown")
     if unknown:
-        line("not known", f"{', '.join(map(str, unknown))} (the backend can't see them)")
+        who = "the text doesn't have them" if "imported_from" in manifest else _BACKEND
+        line("not known", f"{', '.join(map(str, unknown))} ({who})")
     if summary.ksmd_percent_of_one_core is not None:
         line(
             "ksmd CPU",
@@ -97,7 +108,8 @@ def _head(summary: Summary) -> RenderableType:
 
 def _ended(summary: Summary) -> str | tuple[str, str]:
     if summary.ended == "cut":
-        return "CUT: the recorder was killed", "bold red"
+        _, _, where = str(summary.manifest.get("ended") or "").partition(": ")
+        return f"CUT: {where or 'the recorder was killed'}", "bold red"
     if summary.ended.startswith("error"):
         return f"ended by an {summary.ended}", "bold red"
     return f"ended by {summary.ended}"

@@ -12,7 +12,9 @@ from support.batches import batch_of, event, scan_stops
 from ksmtrace.capture import context as module
 from ksmtrace.capture.context import Context
 from ksmtrace.errors import Obstacle
+from ksmtrace.events.batch import EventBatch
 from ksmtrace.events.registry import (
+    COW_BREAK,
     KSM_ENTER,
     KSM_EXIT,
     KSM_MERGE_ONE_PAGE,
@@ -301,3 +303,39 @@ def test_work_stops_when_its_time_is_over(host: Host, sink: Sink) -> None:
     assert len(sink.of("identities")) == 1
     work(context)
     assert len(sink.of("identities")) == 101
+
+
+class Book:
+    """Takes the place of a CodeBook."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+
+    def note(self, batch: EventBatch) -> Iterator[None]:
+        self.told.append(("note", len(batch)))
+        return iter(())
+
+    def keep(self, tgid: int) -> None:
+        self.told.append(("keep", tgid))
+
+    def forked(self, parent: int, child: int) -> None:
+        self.told.append(("forked", parent, child))
+
+
+def test_whoever_breaks_pages_is_looked_up_while_that_can_be_done(host: Host, sink: Sink) -> None:
+    book: Any = Book()
+    context = context_on(sink, code=book)
+    host.add(7)
+    host.add(11)
+    context.events(batch_of([event(COW_BREAK, tgid=7, item=0x1000, addr=4096)]))
+    assert context.known_tgids == [7]
+    context.lifecycle([LifecycleEvent(1, "fork", 7, 11)])
+    assert book.told == [("keep", 7), ("note", 1), ("forked", 7, 11), ("keep", 11)]
+
+
+def test_where_process_ids_do_not_match_no_code_is_looked_up(host: Host, sink: Sink) -> None:
+    book: Any = Book()
+    context = context_on(sink, code=book, process_ids_match=False)
+    host.add(7)
+    context.events(batch_of([event(COW_BREAK, tgid=7, item=0x1000)]))
+    assert book.told == []

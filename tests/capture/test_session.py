@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from support.batches import batch_of, event, loses, scan_starts, scan_stops, split
 
 from ksmtrace.capture.session import Options, Progress, Session, Signals
-from ksmtrace.events.batch import EventBatch, concatenate, empty
+from ksmtrace.events.batch import EventBatch, concatenate, empty, of_kind
 from ksmtrace.events.registry import (
+    COW_BREAK,
     KSM_ADVISOR,
     KSM_EXIT,
     KSM_MERGE_WITH_KSM_PAGE,
@@ -261,3 +262,16 @@ def test_the_status_is_told_with_the_known_processes() -> None:
         status=lambda progress: told.append(progress.known_processes),
     )
     assert told == [3]
+
+
+def test_what_the_very_last_events_give_to_look_up_is_looked_up() -> None:
+    class Diligent(FakeContext):
+        def events(self, batch: EventBatch) -> None:
+            super().events(batch)
+            self._jobs += int(of_kind(batch, COW_BREAK).sum())
+
+    context = Diligent()
+    last = batch_of([event(COW_BREAK, tgid=7) for _ in range(13)])
+    _, progress = run(FakeStream(last=last), Options(duration=0.01), context=context)
+    assert progress.breaks == 13
+    assert context._jobs == 0

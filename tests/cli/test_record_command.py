@@ -9,6 +9,7 @@ from support.recordings import make_recording
 
 from ksmtrace.capture import choose, record
 from ksmtrace.capture.choose import Choice
+from ksmtrace.capture.cow import CowWatch
 from ksmtrace.capture.record import Recorded, RecordRequest
 from ksmtrace.cli.main import main
 from ksmtrace.errors import Obstacle, host_cannot
@@ -37,7 +38,9 @@ def nothing_is_traced(monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.fail("this would have begun to trace")
 
     source: Any = Fake()
-    monkeypatch.setattr(choose, "choose_source", lambda _name: Choice((source,), asked_for=True))
+    monkeypatch.setattr(
+        choose, "choose_source", lambda _name, _watch: Choice((source,), asked_for=True)
+    )
     monkeypatch.setattr(record, "record", refuse)
     monkeypatch.setattr(record, "tidy_up", lambda: None)
 
@@ -130,7 +133,9 @@ def test_pids_need_a_backend_that_knows_owners(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source: Any = Fake("addr", "tgid")
-    monkeypatch.setattr(choose, "choose_source", lambda _name: Choice((source,), asked_for=True))
+    monkeypatch.setattr(
+        choose, "choose_source", lambda _name, _watch: Choice((source,), asked_for=True)
+    )
     assert ends("-o", "a.ksm", "--pid", str(os.getpid())) == 2
     assert "--backend core" in capsys.readouterr().err
 
@@ -177,8 +182,33 @@ def test_nothing_is_changed_or_filtered_unless_asked_for(requests: list[RecordRe
     assert (request.options.duration, request.options.scans) == (None, None)
     assert request.ring_bytes == 64 << 20
     assert (request.raw_pointers, request.cmdlines) == (False, False)
+    assert request.watch is None
     assert request.target.path.name.startswith("ksm-")
     assert request.target.path.suffix == ".ksm"
+
+
+def test_breaks_are_watched_on_demand_and_told(
+    requests: list[RecordRequest],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    source: Any = Fake()
+    given: list[CowWatch] = []
+
+    def choose_and_see(_name: str, watch: CowWatch) -> Choice:
+        watch.breaks, watch.unchecked = 1013, 7
+        watch.obstacles.append("ranges are not seen")
+        given.append(watch)
+        return Choice((source,), asked_for=True)
+
+    monkeypatch.setattr(choose, "choose_source", choose_and_see)
+    assert ends("-o", "a.ksm", "--cow") == 0
+    (request,) = requests
+    assert request.watch is given[0]
+    told = capsys.readouterr().err
+    assert "1,013 writes to merged pages were seen" in told
+    assert "of 7 of them" in told
+    assert "ranges are not seen" in told
 
 
 @pytest.mark.usefixtures("requests")

@@ -16,9 +16,9 @@ from support.recordings import host_sample, make_recording, open_writer
 
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.events.batch import EVENT, EventBatch, concatenate
-from ksmtrace.events.registry import KSM_MERGE_WITH_KSM_PAGE, KSM_STOP_SCAN
+from ksmtrace.events.registry import COW_BREAK, KSM_MERGE_WITH_KSM_PAGE, KSM_STOP_SCAN
 from ksmtrace.processes.census import CENSUS
-from ksmtrace.recording.pseudonyms import Pseudonyms
+from ksmtrace.recording.pseudonyms import Pseudonyms, RawPointers
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.recording.schema import MANIFEST, TABLES
 from ksmtrace.recording.writer import RecordingWriter
@@ -284,3 +284,21 @@ def test_a_writer_that_cannot_begin_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(KsmtraceError, match="Read-only file system"):
         RecordingWriter(Stubborn(), {}, Pseudonyms())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_code_is_joined_with_the_breaks_it_explains(tmp_path: Path, raw: bool) -> None:
+    namer = RawPointers() if raw else Pseudonyms()
+    path = tmp_path / "a.ksm"
+    writer = open_writer(path, namer=namer)
+    ips = [0x7F00_0000_1234, 0xFFFF_FFFF_8100_0013]
+    writer.events(batch_of([event(COW_BREAK, tgid=7, item=ip, addr=4096) for ip in ips]))
+    rows = [{"ts": 1, "tgid": 7, "ip": ips[0], "file": "/bin/x", "offset": 0x234, "symbol": None}]
+    rows += [{"ts": 2, "tgid": 7, "ip": ips[1], "file": None, "offset": None, "symbol": None}]
+    writer.code(rows)
+    writer.finish("duration", {"duration_s": 1.0})
+    recording = StoredRecording(path)
+    code = recording.table("code").to_pylist()
+    assert [row["ip"] for row in code] == events_of(path)["item"].tolist()
+    assert (code[0]["ip"] == ips[0]) is raw
+    assert [(row["file"], row["offset"]) for row in code] == [("/bin/x", 0x234), (None, None)]
