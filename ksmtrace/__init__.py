@@ -3,6 +3,7 @@
 import ksmtrace
 recording = ksmtrace.open("a.ksm")
 recording.events.groupby("kind").size()
+recording.pages.query("how == 'created'")
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __version__ = "0.1.0"
 
 
 def open(path: Path | str) -> Recording:  # noqa: A001 ksmtrace.open reads well
-    """Open a recording.
+    """Open a recording. Only its manifest is read; each table is when first asked for.
 
     Raises KsmtraceError (exit code 4) for anything that is not a whole recording.
     """

@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from worked import refreshed
+
 from ksmtrace.cli.main import COMMANDS, build_parser
+from ksmtrace.cli.main import main as cli
 from ksmtrace.events.c_header import c_header
 from ksmtrace.events.docs import events_page
 from ksmtrace.lab.docs import scenarios_page
 from ksmtrace.recording.docs import recording_page
 from ksmtrace.replay.conformance import RULES
+from ksmtrace.timeline.docs import timeline_tables_page
+from ksmtrace.timeline.measures import MEASURES
 
 ROOT = Path(__file__).parents[1]
 _RULES = re.compile(r"(<!-- rules -->\n).*?(<!-- /rules -->)", re.DOTALL)
+_MEASURES = re.compile(r"(<!-- measures -->\n).*?(<!-- /measures -->)", re.DOTALL)
 _HELP = re.compile(r"(<!-- help -->\n```text\n).*?(\n```\n<!-- /help -->)", re.DOTALL)
+_OUTPUT = re.compile(
+    r"(<!-- output: ksmtrace ([^\n]*) -->\n```text\n).*?(```\n<!-- /output -->)", re.DOTALL
+)
+
+
+def output(command_line: str) -> str:
+    """What a command prints on a terminal of 80 columns, run where the recordings are."""
+    os.environ["COLUMNS"] = "80"
+    printed = io.StringIO()
+    with contextlib.chdir(ROOT), contextlib.redirect_stdout(printed):
+        cli(shlex.split(command_line))
+    return "".join(f"{line.rstrip()}\n" for line in printed.getvalue().splitlines())
 
 
 def help_text(verb: str) -> str:
@@ -34,19 +55,36 @@ def help_text(verb: str) -> str:
 
 
 def command_page(verb: str) -> str:
-    """docs/VERB.md with the command's present help, and the rules it keeps, in their places."""
+    """docs/VERB.md with the command's present help, output, and the rules it keeps, in place."""
     page = (ROOT / "docs" / f"{verb}.md").read_text()
     help_now = help_text(verb)
     page = _HELP.sub(lambda found: found[1] + help_now + found[2], page)
+    page = _OUTPUT.sub(lambda found: found[1] + output(found[2]) + found[3], page)
     rules = "".join(f"- **{name}**: {meaning}\n" for name, meaning in RULES.items())
-    return _RULES.sub(lambda found: found[1] + rules + found[2], page)
+    page = _RULES.sub(lambda found: found[1] + rules + found[2], page)
+    return _MEASURES.sub(lambda found: found[1] + measures_table() + found[2], page)
+
+
+def measures_table() -> str:
+    """What `ksmtrace diff` compares."""
+    lines = ["| | figure | name in JSON | meaning |", "|---|---|---|---|"]
+    lines += [f"| {m.group} | {m.words} | `{m.name}` | {m.meaning} |" for m in MEASURES]
+    return "\n".join(lines) + "\n"
+
+
+def worked_page(name: str) -> str:
+    """docs/NAME.md with what its examples print now."""
+    with contextlib.chdir(ROOT):
+        return refreshed(ROOT / "docs" / f"{name}.md")
 
 
 GENERATED: dict[str, Callable[[], str]] = {
     "bpf/event.h": c_header,
+    "docs/analysis.md": partial(worked_page, "analysis"),
     "docs/events.md": events_page,
     "docs/recording.md": recording_page,
     "docs/scenarios.md": scenarios_page,
+    "docs/timeline-tables.md": timeline_tables_page,
     **{
         f"docs/{verb}.md": partial(command_page, verb)
         for verbs in COMMANDS.values()

@@ -15,7 +15,7 @@ from ksmtrace.errors import Exit, KsmtraceError
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "capture": ("record",),
-    "look": ("report", "import"),
+    "look": ("report", "timeline", "diff", "export", "import"),
     "ask": ("doctor",),
     "model": ("lab", "simulate", "replay", "kernels"),
 }

@@ -352,9 +352,14 @@ def profile_of_host(release: str, build: str = "") -> Profile:
     Distributions keep their own suffixes there, and Debian the true version (6.1.0-41-amd64 is
     "Debian 6.1.192-1"). Raises KsmtraceError where it is older than the table.
     """
+    return profile(version_of_host(release, build) or release)
+
+
+def version_of_host(release: str, build: str = "") -> str | None:
+    """The number alone, as 6.1.192, of what `uname -r` and `uname -v` say; None: there is none."""
     debian = re.search(r"Debian (\d+\.\d+\.\d+)", build)
     numbers = re.match(r"[\d.]+\d", debian[1] if debian else release)
-    return profile(numbers[0] if numbers else release)
+    return numbers[0] if numbers else None
 
 
 def running_profile() -> Profile:

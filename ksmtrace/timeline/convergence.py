@@ -34,8 +34,11 @@ def growth(group: Numbers, begun: U64, ended: U64, groups: int, final: Numbers) 
     group: of each life, below `groups`. begun, ended: ns, 0 for before all and for not ended.
     final: of each group, the sharing at its end. Definition: docs/analysis.md#convergence.
     """
-    moments = begun[begun > 0]
-    base = (moments.min() if len(moments) else np.uint64(0)) - np.uint64(1)
+    # What was merged before all can have ended before anything began.
+    moments = np.concatenate((begun[begun > 0], ended[ended > 0]))
+    # So that no moment is tick 0, which stands for before all.
+    first = int(moments.min()) if len(moments) else 0
+    base = np.uint64(max(0, first - (1 << int(_TICK_BITS))))
     over = np.flatnonzero(ended)
     at_begin = np.where(begun > 0, begun - base, 0)
     # A begin sorts before an end of the same moment.
