@@ -124,6 +124,8 @@ class Context:
         census = census_obstacle()
         self.census_note = str(census) if census else None
         """Why no census is taken, or None."""
+        self.censuses: dict[str, dict[str, Any]] = {}
+        """The last census for each reason: when it was taken, and of which processes."""
 
     @property
     def known_tgids(self) -> list[int]:
@@ -311,9 +313,12 @@ class Context:
             yield
 
     def _census(self, reason: str) -> Job:
-        for tgid in list(self._known):
+        tgids = list(self._known)
+        told = {"reason": reason, "begin_ns": time.monotonic_ns(), "tgids": tgids}
+        for tgid in tgids:
             ts = time.monotonic_ns()
             for rows in take_census(tgid):
                 self._sink.census(ts, reason, rows)
                 yield
             yield
+        self.censuses[reason] = {**told, "end_ns": time.monotonic_ns()}

@@ -145,7 +145,7 @@ def record(
                 notes.append(context.census_note)
             if connector is not None and connector.overruns:
                 notes.append(f"process events were dropped {connector.overruns} times")
-            facts = _final_facts(request, session.progress, command_status, notes)
+            facts = _final_facts(request, session.progress, command_status, notes, context)
             writer.finish(ended, facts, sealing)
         except BaseException as error:
             words = error.message if isinstance(error, KsmtraceError) else type(error).__name__
@@ -239,7 +239,11 @@ def _cow_facts(watch: CowWatch | None) -> dict[str, object]:
 
 
 def _final_facts(
-    request: RecordRequest, progress: Progress, command_status: int | None, notes: list[str]
+    request: RecordRequest,
+    progress: Progress,
+    command_status: int | None,
+    notes: list[str],
+    context: Context,
 ) -> dict[str, object]:
     return {
         "duration_s": round(progress.seconds, 6),
@@ -247,5 +251,6 @@ def _final_facts(
         "command_status": command_status,
         "rmap_item_bytes": struct_size("ksm_rmap_item") or rmap_item_bytes(),
         "notes": notes,
+        "censuses": list(context.censuses.values()),
         **_cow_facts(request.watch),
     }

@@ -81,7 +81,7 @@ def next_change(change: Numbers, scan_time: int, last_scan_time: int) -> Numbers
 
     change: what the advisor may have remembered before, each answered by itself.
     """
-    now = max(1, scan_time * 100 // last_scan_time)
+    now = max(1, scan_time * 100 // max(1, last_scan_time))
     averages: Numbers = ((100 - _WEIGHT) * change + _WEIGHT * now) // 100
     return averages
 
@@ -97,7 +97,7 @@ def next_pages_to_scan(
     max_pages_to_scan: int,
 ) -> Numbers:
     """The decision for each average `change`. scan_time, target_scan_time: whole seconds."""
-    factor = max(1, target_scan_time * 100 // scan_time)
+    factor = max(1, target_scan_time * 100 // max(1, scan_time))
     pages = ((pages_to_scan * 100) & _U32) // factor * change // 100
     cost = max(1, pages_to_scan // cpu_percent)
     decided: Numbers = np.minimum(

@@ -386,3 +386,9 @@ def checksum_comes_first(release: str) -> bool:
     """
     known = parse_release(release) >= parse_release(RELEASES[0].version)
     return known and profile_of_host(release).behaviour.visit_order == "checksum_first"
+
+
+def fork_counts_afresh(release: str) -> bool:
+    """Whether a fork adds the child's placed zero pages to the count (6.18.2, 6.12.117)."""
+    known = parse_release(release) >= parse_release(RELEASES[0].version)
+    return known and profile_of_host(release).behaviour.fork_counters == "fresh"

@@ -58,6 +58,7 @@ def record_performance(
                 "command_status": None,
                 "rmap_item_bytes": rmap_item_bytes(),
                 "notes": list(performance.notes),
+                "censuses": list(context.censuses.values()),
                 "lab": {
                     "scenario": to_toml(plan.scenario),
                     "processes": {str(tgid): name for tgid, name in performance.tgids.items()},

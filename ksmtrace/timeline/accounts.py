@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ksmtrace.kernel.releases import fork_counts_afresh
 from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.context import Context
-from ksmtrace.timeline.ends import Ends
+from ksmtrace.timeline.ends import Ends, across_losses
 from ksmtrace.timeline.lives import (
     COW_BREAK,
     EXIT,
@@ -29,6 +30,7 @@ from ksmtrace.timeline.lives import (
 from ksmtrace.timeline.scans import Scans
 from ksmtrace.timeline.sorting import Mask
 from ksmtrace.timeline.tables import HOW, frame
+from ksmtrace.timeline.zero_pages import inherited_zero_pages
 
 U64 = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
@@ -59,10 +61,15 @@ def counted(stream: Aggregator, ends: Ends, scans: Scans, *, sees_breaks: bool) 
     told = end == STALE
     least[told] = ends.before[told]
     # The mapping's end is known, the rmap_item's is when ksmd comes by.
-    silent = np.flatnonzero((end == COW_BREAK) | (end == UNMAPPED) | (end == EXIT))
+    unshared = (end == UNMERGED) & (lives["end"] == UNMERGED)
+    silent = np.flatnonzero((end == COW_BREAK) | (end == UNMAPPED) | (end == EXIT) | unshared)
     most[silent] = _noticed_by(stream, scans, silent, ends.before[silent])
     if sees_breaks:
         least[end == STILL_MERGED] = _FOREVER
+    across = across_losses(stream, ends)
+    least[across] = begun[across]
+    # A mapping of before may have had no rmap_item yet; after a loss it may not be of before.
+    least[(lives["how"] == _BEFORE) & (~told | (len(stream.losses) > 0))] = 0
     return Counted(begun, least, most)
 
 
@@ -112,7 +119,7 @@ def accounts(
     everything = np.ones(len(born), bool)
     shared_most = between(everything, born, node_end, late, early)
     shared_least = between(everything, surely, node_least_end, early, late)
-    lost = _running(stream.losses["ts"], stream.losses["count"], late)
+    lost = _running(stream.losses["since"], stream.losses["count"], late)
     shared, sharing = host.counters["pages_shared"], host.counters["pages_sharing"]
     merged = shared + sharing
     unnamed = _unnamed(merged, merged_most)
@@ -121,7 +128,12 @@ def accounts(
     zero_most = between(zero, times.begun, zero_end, late, early)
     zero_least = between(zero, times.begun, np.maximum(ends.after, times.begun), early, late)
     first_zero = zeros[0] if len(zeros) and np.isfinite(zeros[0]) else 0
-    zero_before = np.maximum(first_zero - (zero_most[:1].sum() if len(zero_most) else 0), 0)
+    zero_before = max(0, int(first_zero) - (int(zero_most[0]) if len(zero_most) else 0))
+    living, ever = inherited_zero_pages(stream, ends, host.ts, int(zero_before))
+    if fork_counts_afresh(context.manifest["kernel"]):
+        zero_most += living
+    else:
+        zero_least -= ever
     return frame(
         "accounts",
         {
@@ -200,7 +212,7 @@ def _outside(
 ) -> npt.NDArray[np.float64]:
     """How far a count is above what may be (positive) or below what must be (negative)."""
     above = np.maximum(kernel - most - lost, 0)
-    below = np.minimum(kernel - least + lost, 0)
+    below = np.minimum(kernel - least, 0)
     return np.asarray(above + below)
 
 

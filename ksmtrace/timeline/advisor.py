@@ -55,11 +55,9 @@ def advisor(stream: Aggregator, context: Context, index: Scans) -> pd.DataFrame:
 def _before(
     host: Samples, values: npt.NDArray[np.float64], ts: npt.NDArray[np.uint64]
 ) -> npt.NDArray[np.float64]:
-    """A sampled number at the last sample before each moment, or else at the first."""
-    if not len(host):
-        return np.full(len(ts), np.nan)
-    at = np.maximum(np.searchsorted(host.ts, ts, "left") - 1, 0)
-    return values[at]
+    """A sampled number at the last sample before each moment; NaN: there was none."""
+    at = np.searchsorted(host.ts, ts, "left")
+    return np.concatenate(([np.nan], values))[at]
 
 
 def _pages_before(stream: Aggregator, host: Samples) -> npt.NDArray[np.float64]:

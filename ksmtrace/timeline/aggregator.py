@@ -77,8 +77,9 @@ class Aggregator:
 
     After `finish`: `spaces`, `ksm_pages`, `lives`; `borders` (of each scan's start and stop: order,
     ts, start, seq, items, and the lives begun before), `tallies` (what is only counted, by the
-    number of borders before it), `breaks`, `decisions` (the advisor's), `losses`, `by_kind`,
-    `failures` (by kind and errno), `orders` (how many events there were), `last_ts`.
+    number of borders before it), `breaks`, `ranges` (given up, as keys), `losses` (between `since`
+    and `ts`), `decisions` (the advisor's), `by_kind`, `failures` (by kind and errno), `orders` (how
+    many events there were), `last_ts`.
     """
 
     def __init__(
@@ -135,7 +136,11 @@ class Aggregator:
             KSM_MERGE_ONE_PAGE.id: Counter(),
             KSM_MERGE_WITH_KSM_PAGE.id: Counter(),
         }
-        self.losses = GrowingTable({"order": np.int64, "ts": np.uint64, "count": np.int64})
+        self.losses = GrowingTable({"since": np.uint64, "ts": np.uint64, "count": np.int64})
+        self.ranges = GrowingTable(
+            {"ts": np.uint64, "first": np.uint64, "behind": np.uint64, "end": np.uint8}
+        )
+        self._ts_before = 0
         self.orders = 0
         self.last_ts = 0
 
@@ -186,9 +191,9 @@ class Aggregator:
         about = {name: events[name] if everything else events[name][rows] for name in SLOTS}
         if not self._addresses_known:
             about["addr"] = np.zeros(len(rows), np.uint64)
-        merges = _Merges(about, rows)
+        merges = _Merges(about, rows, np.flatnonzero(kind == LOST.id))
         pages = self._page_events(about, rows, spaces, merges)
-        chunk = self.lives.before(pages, self._expires)
+        chunk = self.lives.before(pages, self._expires, self.spaces.table["entered_ts"])
         whence = chunk.source[chunk.begins]
         dead = np.flatnonzero(kind == KSM_REMOVE_KSM_PAGE.id)
         page, how = self._ksm_pages(events, about, rows, merges, dead, whence)
@@ -242,9 +247,9 @@ class Aggregator:
             )
         rows = np.flatnonzero(kind == LOST.id)
         if len(rows):
-            self.losses.extend(
-                order=self.orders + rows, ts=events["ts"][rows], count=events["addr"][rows]
-            )
+            before = np.concatenate(([np.uint64(self._ts_before)], events["ts"]))[rows]
+            self.losses.extend(since=before, ts=events["ts"][rows], count=events["addr"][rows])
+        self._ts_before = int(events["ts"][-1])
         return borders
 
     def _page_events(
@@ -269,6 +274,9 @@ class Aggregator:
             addr[ranges] = key[ranges] + count
             unmerged = np.isin(about["err"][ranges], (LEFT_UNMERGEABLE, LEFT_PRCTL))
             end[ranges] = np.where(unmerged, lives.UNMERGED, lives.UNMAPPED)
+            self.ranges.extend(
+                ts=about["ts"][ranges], first=key[ranges], behind=addr[ranges], end=end[ranges]
+            )
         return PageEvents(key, what, self.orders + rows, about["ts"], spaces, addr, end)
 
     def _ksm_pages(
@@ -331,9 +339,8 @@ class Aggregator:
             was_there = np.zeros(len(page), bool)
             here = np.flatnonzero(joined)
             was_there[here] = self.ksm_pages.table["born"][page[here]] < 0
-            how[joined & (odd | was_there)] = _HOW["joined_or_inherited"]
-            inherited = joined & (same | ((about["arg"] & FIRST_SIGHT) != 0))
-            how[inherited] = _HOW["inherited"]
+            how[joined & (same | odd | was_there)] = _HOW["joined_or_inherited"]
+            how[joined & ((about["arg"] & FIRST_SIGHT) != 0)] = _HOW["inherited"]
         else:
             how[joined] = _HOW["joined_or_inherited"]
         how[merges.second & joined] = _HOW["partner"]
@@ -402,7 +409,7 @@ class _Merges:
     pair. zero: tries to map the zero page. failed: tries that failed; an undone first half is none.
     """
 
-    def __init__(self, about: Columns, rows: Indices) -> None:
+    def __init__(self, about: Columns, rows: Indices, lost: Indices) -> None:
         kind, err, arg, pfn = (about[name] for name in ("kind", "err", "arg", "pfn"))
         merge = kind == KSM_MERGE_WITH_KSM_PAGE.id
         self.zero: Mask = kind == KSM_MERGE_ONE_PAGE.id
@@ -412,6 +419,9 @@ class _Merges:
         here, after = at[:-1], at[1:]
         pair = self.first[here] & ((arg[after] & INTO_EXISTING) != 0)
         pair &= (pfn[here] == pfn[after]) & (rows[after] - rows[here] <= _PAIR_DISTANCE)
+        if len(lost):
+            # The second half may be among what is missing, and this one another page's.
+            pair &= np.searchsorted(lost, rows[here]) == np.searchsorted(lost, rows[after])
         undone = here[pair & (err[after] < 0)]
         self.second: Mask = np.zeros(len(kind), bool)
         self.second[after[pair & (err[after] >= 0)]] = True

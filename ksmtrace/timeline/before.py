@@ -8,13 +8,13 @@ import numpy.typing as npt
 from ksmtrace.timeline.address_spaces import NEVER
 from ksmtrace.timeline.aggregator import Aggregator, page_keys
 from ksmtrace.timeline.context import Census
-from ksmtrace.timeline.lives import EXIT, FOUND_DEAD, STILL_MERGED, UNKNOWN
+from ksmtrace.timeline.lives import COW_BREAK, EXIT, FOUND_DEAD, STILL_MERGED, UNKNOWN
 from ksmtrace.timeline.sorting import Indices, Mask, stable_order
 from ksmtrace.timeline.tables import HOW
 
 U64 = npt.NDArray[np.uint64]
 _FOREVER = np.iinfo(np.uint64).max
-_BEFORE = HOW.index("before")
+_BEFORE, _INHERITED = HOW.index("before"), HOW.index("inherited")
 
 
 def add_lives_of_before(stream: Aggregator, census: Census) -> None:
@@ -29,7 +29,8 @@ def add_lives_of_before(stream: Aggregator, census: Census) -> None:
     keys = page_keys(spaces, census.addr)
     known = LivesByPage(stream, np.unique(spaces))
     covered, merged_next = known.around(keys, census.ts)
-    new = np.flatnonzero(~covered)
+    # A mapping that ksmd only meets now, which a fork left there, was no merged page before.
+    new = np.flatnonzero(~covered & ~known.inherited_next(keys, census.ts))
     # A page may be named twice where a census had to begin again.
     new = new[np.unique(keys[new], return_index=True)[1]]
     spaces, ts = spaces[new], census.ts[new]
@@ -53,6 +54,42 @@ def add_lives_of_before(stream: Aggregator, census: Census) -> None:
     )
 
 
+def end_by_own_doing(stream: Aggregator) -> None:
+    """End lives of before where their process was seen to write or give up the page.
+
+    While the stream was aggregated nobody knew of these lives: their first event was another.
+    """
+    table = stream.lives.table
+    rows = np.flatnonzero(table["how"] == _BEFORE)
+    if not len(rows) or not (len(stream.breaks) or len(stream.ranges)):
+        return
+    keys = page_keys(table["space"][rows].astype(np.int64), table["addr"][rows])
+    order = np.argsort(keys, kind="stable")
+    rows, keys = rows[order], keys[order]
+    seen = table["merged_ts"][rows]
+    ended = table["ended_ts"][rows].copy()
+    ended[ended == 0] = _FOREVER
+    end, noticed = table["end"][rows].copy(), np.zeros(len(rows), np.uint64)
+    breaks, ranges = stream.breaks, stream.ranges
+    written = page_keys(breaks["space"].astype(np.int64), breaks["addr"])
+    for first, behind, ts, by in (
+        (written, written + np.uint64(1), breaks["ts"], np.full(len(written), COW_BREAK)),
+        (ranges["first"], ranges["behind"], ranges["ts"], ranges["end"]),
+    ):
+        low, high = np.searchsorted(keys, first), np.searchsorted(keys, behind)
+        for event in np.flatnonzero(high > low).tolist():
+            here = slice(low[event], high[event])
+            sooner = (ts[event] < ended[here]) & (ts[event] > seen[here])
+            noticed[here] = np.where(sooner & (noticed[here] == 0), ended[here], noticed[here])
+            ended[here] = np.where(sooner, ts[event], ended[here])
+            end[here] = np.where(sooner, by[event], end[here])
+    changed = noticed > 0
+    table["ended_ts"][rows[changed]] = ended[changed]
+    table["end"][rows[changed]] = end[changed]
+    told = changed & (noticed != _FOREVER)
+    stream.lives.noticed.extend(life=rows[told], ts=noticed[told])
+
+
 class LivesByPage:
     """The lives of some address spaces, to be found by page and moment."""
 
@@ -68,6 +105,7 @@ class LivesByPage:
         order = in_time[stable_order(keys[in_time])]
         self.rows, self.begun = self.rows[order], self.begun[order]
         self.keys = keys[order]
+        self.how = table["how"][self.rows]
         self.ended = table["ended_ts"][self.rows]
         self.ended[self.ended == 0] = _FOREVER
 
@@ -82,6 +120,15 @@ class LivesByPage:
             low = np.where(open_ & begun, middle + 1, low)
             high = np.where(open_ & ~begun, middle, high)
         return low > first, low - 1
+
+    def inherited_next(self, keys: U64, ts: U64) -> Mask:
+        """Whether the next life of a page is one that a fork had shared already."""
+        _, at = self.latest(keys, ts)
+        behind = at + 1
+        mask = behind < len(self.keys)
+        mask[mask] = self.keys[behind[mask]] == keys[mask]
+        mask[mask] = self.how[behind[mask]] == _INHERITED
+        return mask
 
     def around(self, keys: U64, ts: U64) -> tuple[Mask, U64]:
         """Whether a life goes on at a moment, and when the page is next merged or told of."""

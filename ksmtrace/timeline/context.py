@@ -79,6 +79,15 @@ class Census:
         return len(self.ts)
 
 
+@dataclass(frozen=True)
+class CensusRead:
+    """A census: when it was taken (ns), and of which processes, such without KSM pages too."""
+
+    begin_ns: int
+    end_ns: int
+    tgids: frozenset[int]
+
+
 class Context:
     """The tables beside the events, read when first needed."""
 
@@ -151,11 +160,20 @@ class Context:
             _whole(table, "pfn"),
         )
 
-    @cached_property
-    def census_moments(self) -> dict[str, int]:
-        """How many rows each reason's census has."""
-        counts = self._tables.table("census")["reason"].value_counts().to_pylist()
-        return {row["values"]: row["counts"] for row in counts}
+    def census_of(self, reason: str) -> CensusRead | None:
+        """When and of whom the last census for `reason` was taken; None: none was, or was told of.
+
+        A recording that was cut does not tell: then it is those that have rows.
+        """
+        told = [row for row in self.manifest.get("censuses") or () if row["reason"] == reason]
+        if told:
+            row = told[-1]
+            return CensusRead(row["begin_ns"], row["end_ns"], frozenset(row["tgids"]))
+        census = self.census(reason)
+        if not len(census):
+            return None
+        begin, end = int(census.ts.min()), int(census.ts.max())
+        return CensusRead(begin, end, frozenset(np.unique(census.tgid).tolist()))
 
     @cached_property
     def code(self) -> list[dict[str, Any]]:

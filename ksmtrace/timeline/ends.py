@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ksmtrace.timeline.aggregator import Aggregator, page_keys
 from ksmtrace.timeline.before import LivesByPage, spaces_of
-from ksmtrace.timeline.context import Context, Samples
+from ksmtrace.timeline.context import CensusRead, Context, Samples
 from ksmtrace.timeline.lives import (
     COW_BREAK,
     EXIT,
@@ -22,8 +22,10 @@ from ksmtrace.timeline.lives import (
 )
 from ksmtrace.timeline.scans import Scans
 from ksmtrace.timeline.sorting import Indices, Mask
+from ksmtrace.timeline.tables import HOW
 
 U64 = npt.NDArray[np.uint64]
+BEFORE = HOW.index("before")
 
 
 @dataclass
@@ -51,6 +53,7 @@ def ends_of(stream: Aggregator, context: Context, scans: Scans, *, sees_breaks: 
     exact = (end == COW_BREAK) | (end == UNMAPPED) | (end == UNMERGED)
     after[exact] = ended[exact]
     ends = Ends(end, after, before, exact | (end == UNKNOWN) | (end == STALE) | (end == FOUND_DEAD))
+    _told_after_the_exit(ends, stream)
     _removed_with_their_item(ends, scans)
     _resets(ends, stream, context, merged, sees_breaks=sees_breaks)
     if sees_breaks:
@@ -58,11 +61,37 @@ def ends_of(stream: Aggregator, context: Context, scans: Scans, *, sees_breaks: 
         going_on = end == STILL_MERGED
         after[going_on] = stream.last_ts
         ends.proven[going_on] = True
-        by_exit = end == EXIT
+    _by_census(ends, stream, context)
+    if sees_breaks:
+        # A mapping of before that no census saw may have been gone before, too.
+        known = (stream.lives.table["how"] != BEFORE) | (after > 0)
+        by_exit = (end == EXIT) & known
         after[by_exit] = before[by_exit]
         ends.proven[by_exit] = True
-    _by_census(ends, stream, context)
+    across = across_losses(stream, ends)
+    ends.after[across & (end != STILL_MERGED)] = merged[across & (end != STILL_MERGED)]
+    ends.proven[across & (end != STILL_MERGED)] = False
     return ends
+
+
+def _told_after_the_exit(ends: Ends, stream: Aggregator) -> None:
+    """Lives of before that ksmd found over after their process had exited: the exit ended them."""
+    lives = stream.lives.table
+    exited = stream.spaces.table["exited_ts"][lives["space"]]
+    late = (lives["how"] == BEFORE) & (ends.end == STALE) & (exited > 0) & (exited < ends.before)
+    ends.end[late] = EXIT
+    ends.before[late] = exited[late]
+    ends.proven[late] = False
+
+
+def across_losses(stream: Aggregator, ends: Ends) -> Mask:
+    """Lives in which events were lost: another may have come between its begin and its end."""
+    across = np.zeros(len(ends.end), bool)
+    merged = stream.lives.table["merged_ts"]
+    over = np.where(ends.end == STILL_MERGED, np.uint64(stream.last_ts), ends.before)
+    for since, until in zip(stream.losses["since"], stream.losses["ts"], strict=True):
+        across |= (merged <= until) & (over >= since)
+    return across
 
 
 def _removed_with_their_item(ends: Ends, scans: Scans) -> None:
@@ -110,34 +139,26 @@ def resets_of(stream: Aggregator, host: Samples) -> list[Reset]:
 def _resets(
     ends: Ends, stream: Aggregator, context: Context, merged: U64, *, sees_breaks: bool
 ) -> None:
+    # With losses nobody knows when what is only told of by its end began.
+    born = (stream.lives.table["how"] != BEFORE) | (len(stream.losses) == 0)
     for reset in resets_of(stream, context.host):
         after, before = np.uint64(reset.after), np.uint64(reset.before)
-        there = (merged < before) & ((ends.before == 0) | (ends.before > after))
+        there = born & (merged < before) & ((ends.before == 0) | (ends.before > after))
         told = there & (ends.before != 0) & (ends.before <= before)
         told &= (ends.end == STALE) | (ends.end == FOUND_DEAD)
         silent = there & ((ends.before == 0) | (ends.before > before))
         ends.before[silent] = before
-        for which, proven in ((told, True), (silent, sees_breaks)):
-            rows = np.flatnonzero(which)
-            ends.end[rows] = UNMERGED
-            # What ended silently before can't be told from what run=2 ended.
-            since = np.maximum(merged[rows], after) if proven else merged[rows]
-            ends.after[rows] = np.minimum(since, ends.before[rows])
-            ends.proven[rows] = proven
-        table = stream.ksm_pages.table
-        pages = stream.lives.table["ksm_page"]
-        survives = np.zeros(len(table), bool)
-        survives[pages[(pages >= 0) & (merged > before)]] = True
-        over = ~survives & (table["born_ts"] <= before)
-        over &= (table["died_ts"] == 0) | (table["died_ts"] > before)
-        table["died_ts"][over] = before
+        # What ended silently before can't be told from what run=2 ended.
+        over = told | silent
+        ends.end[over] = UNMERGED
+        ends.proven[over] = sees_breaks
+        if sees_breaks:
+            ends.after[over] = np.maximum(ends.after[over], after)
 
 
 def _by_census(ends: Ends, stream: Aggregator, context: Context) -> None:
     """Confirm lives by each census, and end those that the last one no longer finds."""
     for reason in ("start", "interval", "end"):
-        if not context.census_moments.get(reason):
-            continue
         census = context.census(reason)
         spaces = spaces_of(stream, census.tgid, census.ts)
         known = spaces >= 0
@@ -149,29 +170,20 @@ def _by_census(ends: Ends, stream: Aggregator, context: Context) -> None:
         going_on = (ends.before[rows] == 0) | (ends.before[rows] >= seen)
         rows, seen = rows[going_on], seen[going_on]
         ends.after[rows] = np.maximum(ends.after[rows], seen)
-        if reason == "end":
-            _missed_by_the_last(ends, stream, context, rows)
+        if reason == "end" and (read := context.census_of("end")) is not None:
+            _missed_by_the_last(ends, stream, read, rows)
 
 
-def _missed_by_the_last(ends: Ends, stream: Aggregator, context: Context, found: Indices) -> None:
+def _missed_by_the_last(ends: Ends, stream: Aggregator, read: CensusRead, found: Indices) -> None:
     """What the last census finds is still merged; what it does not find is not."""
-    census = context.census("end")
-    lives = stream.lives.table
+    lives, spaces = stream.lives.table, stream.spaces.table
     going_on = ends.end == STILL_MERGED
     confirmed = np.zeros(len(going_on), bool)
     confirmed[found] = True
     ends.proven[going_on & confirmed] = True
-    begin: dict[int, int] = {}
-    for tgid, ts in zip(census.tgid.tolist(), census.ts.tolist(), strict=True):
-        begin.setdefault(tgid, ts)
-    # When the last process was read; ones without any KSM page leave no row of their own.
-    last = int(census.ts.max())
-    owners = stream.spaces.table["tgid"]
-    read_at = np.array([begin.get(tgid, 0) for tgid in owners.tolist()], np.uint64)
-    read_at[(read_at == 0) & (stream.spaces.table["exited_ts"] == 0)] = census.ts.min()
-    when = read_at[lives["space"]]
-    mapped = lives["ksm_page"] >= 0
-    over = going_on & ~confirmed & mapped & (when > 0) & (lives["merged_ts"] < when)
+    covered = np.isin(spaces["tgid"], list(read.tgids)) & (spaces["exited_ts"] == 0)
+    over = going_on & ~confirmed & (lives["ksm_page"] >= 0) & covered[lives["space"]]
+    over &= lives["merged_ts"] < read.begin_ns
     ends.end[over] = UNKNOWN
-    ends.before[over] = max(last, stream.last_ts)
+    ends.before[over] = max(read.end_ns, stream.last_ts)
     ends.proven[over] = True

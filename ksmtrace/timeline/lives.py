@@ -87,8 +87,11 @@ class PageLives:
         """How many lives are kept in mind."""
         return len(self._key)
 
-    def before(self, events: PageEvents, expires: Expiry) -> Chunk:
-        """Sort a chunk: which events begin lives, even such as were there before."""
+    def before(self, events: PageEvents, expires: Expiry, began: U64) -> Chunk:
+        """Sort a chunk: which events begin lives, even such as were there before.
+
+        began: when each address space was seen to begin; 0: it was not.
+        """
         events, source = self._with_ranges(events)
         carried = len(self._key)
         by_page = stable_order(np.concatenate((self._key, events.key)))
@@ -97,7 +100,7 @@ class PageLives:
         key = np.concatenate((self._key, events.key))[by_page]
         follows = np.zeros(len(code), bool)
         np.equal(key[1:], key[:-1], out=follows[1:])
-        unborn = self._unborn(events, by_page, code, follows, expires)
+        unborn = self._unborn(events, by_page, code, follows, expires, began)
         begins = np.zeros(len(events.key), bool)
         begins[events.what == MERGED] = True
         begins[by_page[unborn] - carried] = True
@@ -110,6 +113,7 @@ class PageLives:
         code: npt.NDArray[np.uint8],
         follows: Mask,
         expires: Expiry,
+        began: U64,
     ) -> Indices:
         """Sorted positions of ends that no life is known for."""
         ends = np.flatnonzero((code == REMOVED) | (code == WRITTEN))
@@ -118,7 +122,7 @@ class PageLives:
         before = np.where(follows[ends], code[ends - 1], MET)
         removed = code[ends] == REMOVED
         ghost = (before == WRITTEN) | (before == RANGE_LEFT) | (before == _GHOST)
-        unborn = (before == MET) | (before == REMOVED) | (ghost & ~removed)
+        unborn = (before == MET) | (before == REMOVED)
         after_ghost = np.flatnonzero(ghost & removed)
         if len(after_ghost):
             carried = len(self._key)
@@ -129,6 +133,11 @@ class PageLives:
             since[~old] = events.ts[at[~old] - carried]
             now = events.ts[by_page[ends[after_ghost]] - carried]
             unborn[after_ghost] = expires.between(since, now)
+        # A process that was seen to begin has no lives of before: what it writes without one is a
+        # mapping that its parent left it, and that ksmd has not met.
+        written = np.flatnonzero(~removed & unborn)
+        spaces = events.space[by_page[ends[written]] - len(self._key)]
+        unborn[written] = began[spaces] == 0
         found: Indices = ends[unborn]
         return found
 
@@ -271,7 +280,7 @@ class PageLives:
         """
         unknown = np.iinfo(np.uint64).max
         noticed = np.full(len(ghost), unknown)
-        nexts, rows = chunk.following(position)
+        nexts, rows = chunk.met_by_ksmd(position)
         noticed[nexts] = chunk.events.ts[rows]
         page = self.table["ksm_page"][ghost]
         dead = np.flatnonzero(page >= 0)
@@ -320,6 +329,24 @@ class Chunk:
         has = np.flatnonzero(np.append(self.follows, False)[behind])
         carried = len(self.code) - len(self.events.key)
         return has, self.by_page[behind[has]] - carried
+
+    def met_by_ksmd(self, positions: Indices) -> tuple[Indices, Indices]:
+        """As `following`, but the next that ksmd says: a process's own doings tell it nothing."""
+        has, rows = self.following(positions)
+        own = np.isin(self.events.what[rows], (WRITTEN, RANGE_LEFT))
+        while own.any():
+            positions = positions + 1
+            carried = len(self.code) - len(self.events.key)
+            at = positions[has[own]] + 1
+            more = np.append(self.follows, False)[at]
+            further = np.flatnonzero(own)
+            gone = further[~more]
+            rows[further[more]] = self.by_page[at[more]] - carried
+            keep = np.ones(len(has), bool)
+            keep[gone] = False
+            has, rows = has[keep], rows[keep]
+            own = np.isin(self.events.what[rows], (WRITTEN, RANGE_LEFT)) & own[keep]
+        return has, rows
 
 
 class Expiry:
