@@ -109,7 +109,7 @@ class KsmPages:
         slot = (others * _SPREAD) >> shift
         frame_at[slot[frame_at[slot] == others]] = 0
         slot = (pfn * _SPREAD) >> shift
-        found = frame_at[slot] == pfn
+        found = (frame_at[slot] == pfn) & (pfn != 0)
         page[found] = page_at[slot[found]]
         return np.flatnonzero(~found)
 
