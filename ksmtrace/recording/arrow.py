@@ -98,14 +98,16 @@ def events_to_arrow(batches: Sequence[EventBatch], namer: Namer) -> pa.RecordBat
     return pa.RecordBatch.from_arrays(columns, schema=arrow_schema("events"))
 
 
-def columns_from_arrow(table: pa.Table | pa.RecordBatch) -> dict[str, npt.NDArray[Any]]:
+def columns_from_arrow(
+    table: pa.Table | pa.RecordBatch, slots: Sequence[str]
+) -> dict[str, npt.NDArray[Any]]:
     """The inverse, but for names of pointers, an array a slot: a null is a zero again."""
     columns: dict[str, npt.NDArray[Any]] = {}
-    for slot in SLOTS:
-        column = table.column(slot.name)
+    for slot in slots:
+        column = table.column(slot)
         if isinstance(column, pa.ChunkedArray):
             column = column.combine_chunks()
-        if slot.name == "kind":
+        if slot == "kind":
             if not isinstance(column, pa.DictionaryArray):
                 # Another tool has rewritten the table.
                 column = column.cast(pa.string()).dictionary_encode()
@@ -115,14 +117,14 @@ def columns_from_arrow(table: pa.Table | pa.RecordBatch) -> dict[str, npt.NDArra
             continue
         if column.null_count:
             column = column.fill_null(0)
-        columns[slot.name] = column.to_numpy(zero_copy_only=False)
+        columns[slot] = column.to_numpy(zero_copy_only=False)
     return columns
 
 
 def events_from_arrow(table: pa.Table | pa.RecordBatch) -> EventBatch:
     """The same as a batch."""
     batch = np.zeros(table.num_rows, EVENT)
-    for name, column in columns_from_arrow(table).items():
+    for name, column in columns_from_arrow(table, EVENT.names or ()).items():
         batch[name] = column
     return batch
 

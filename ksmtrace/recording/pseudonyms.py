@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,12 @@ class Namer(Protocol):
     def addresses(self, values: U64) -> U64:
         """Kernel addresses."""
         ...
+
+
+def with_named_ips(rows: Sequence[Mapping[str, Any]], namer: Namer) -> list[dict[str, Any]]:
+    """Rows of the table `code`, their real ip as events store it."""
+    ips = namer.addresses(np.array([row["ip"] for row in rows], np.uint64))
+    return [{**row, "ip": ip} for row, ip in zip(rows, ips.tolist(), strict=True)]
 
 
 class RawPointers:

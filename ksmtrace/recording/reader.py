@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,12 @@ def _same_type(stored: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_dictionary(wanted):
         return bool(stored in (wanted, wanted.value_type))
     return bool(stored == wanted)
+
+
+def is_cut(manifest: dict[str, Any]) -> bool:
+    """Whether the end is missing: the recorder was killed, or an imported text was cut."""
+    ended = manifest.get("ended")
+    return ended is None or ended.startswith("cut")
 
 
 def _bad(message: str, hint: str | None = None) -> KsmtraceError:
@@ -119,12 +125,16 @@ class StoredRecording:
 
     @property
     def cut(self) -> bool:
-        """Whether the end is missing: the recorder was killed, or an imported text was cut."""
-        ended = self.manifest.get("ended")
-        return ended is None or ended.startswith("cut")
+        """See `is_cut`."""
+        return is_cut(self.manifest)
 
-    def record_batches(self, name: str) -> Iterator[pa.RecordBatch]:
-        """A table's rows, a chunk at a time. Of an unsealed table, as far as it was written."""
+    def record_batches(
+        self, name: str, columns: Sequence[str] | None = None
+    ) -> Iterator[pa.RecordBatch]:
+        """A table's rows, a chunk at a time. Of an unsealed table, as far as it was written.
+
+        columns: those that are needed at least; None: all.
+        """
         path = self._file(name)
         if path is None:
             return
@@ -132,7 +142,7 @@ class StoredRecording:
             if path.suffix == ".parquet":
                 with pq.ParquetFile(path) as file:
                     self._expect_columns(name, file.schema_arrow)
-                    yield from file.iter_batches(_BATCH_ROWS)
+                    yield from file.iter_batches(_BATCH_ROWS, columns=columns)
             else:
                 yield from self._unsealed(name, path)
         except (pa.ArrowException, OSError) as error:
@@ -169,9 +179,10 @@ class StoredRecording:
         batches = list(self.record_batches(name))
         return pa.Table.from_batches(batches, None if batches else schema)
 
-    def event_columns(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
-        """The stream, in order: as `event_batches`, but each slot an array of its own."""
-        return (columns_from_arrow(batch) for batch in self.record_batches("events"))
+    def event_columns(self, slots: Sequence[str]) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """The stream, in order: as `event_batches`, but each of the `slots` an array of its own."""
+        batches = self.record_batches("events", slots)
+        return (columns_from_arrow(batch, slots) for batch in batches)
 
     def event_batches(self) -> Iterator[EventBatch]:
         """The stream, in order."""

@@ -30,7 +30,7 @@ from ksmtrace.recording.arrow import (
     no_rows,
     rows_to_arrow,
 )
-from ksmtrace.recording.pseudonyms import Namer
+from ksmtrace.recording.pseudonyms import Namer, with_named_ips
 from ksmtrace.recording.schema import FORMAT, MANIFEST, TABLES
 from ksmtrace.recording.target import Target, give_to_user, private_files
 
@@ -121,9 +121,7 @@ class RecordingWriter:
 
     def code(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Append rows of the table `code`; ip: the real address, stored as events store it."""
-        ips = self._namer.addresses(np.array([row["ip"] for row in rows], np.uint64))
-        named = [{**row, "ip": ip} for row, ip in zip(rows, ips.tolist(), strict=True)]
-        self.table("code", named)
+        self.table("code", with_named_ips(rows, self._namer))
 
     def flush_if_due(self) -> None:
         """Hand what is buffered to the kernel if it has waited long enough."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -22,12 +22,12 @@ from ksmtrace.timeline import (
     process_tables,
     scan_table,
 )
-from ksmtrace.timeline.aggregator import CHUNK, Aggregator, Columns
+from ksmtrace.timeline.aggregator import CHUNK, SLOTS, Aggregator, Columns
 from ksmtrace.timeline.before import add_lives_of_before, end_by_own_doing
 from ksmtrace.timeline.context import Context, Tables
 from ksmtrace.timeline.ends import Ends, ends_of
 from ksmtrace.timeline.regions import Regions, regions_of
-from ksmtrace.timeline.scans import Scans, scans_of
+from ksmtrace.timeline.scans import Scans, begun_in, scans_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,8 +37,18 @@ if TYPE_CHECKING:
 
 def timeline_of(recording: StoredRecording) -> Timeline:
     """The timeline of a recording."""
-    stream = stream_of(recording, recording.event_columns())
-    return Timeline(recording, stream)
+    return Timeline(recording, stream_of(recording, _columns(recording)))
+
+
+def _columns(recording: StoredRecording) -> Iterator[Columns]:
+    """A stored stream, less what nothing looks at: reading a column takes time."""
+    manifest = recording.manifest
+    if "addr" in manifest["fields_unknown"] or manifest.get("cow"):
+        yield from recording.event_columns(SLOTS)
+        return
+    # Pages are told by address, and no break has an instruction pointer.
+    for columns in recording.event_columns([slot for slot in SLOTS if slot != "item"]):
+        yield {**columns, "item": columns["addr"]}
 
 
 def stream_of(tables: Tables, batches: Iterable[Columns], *, chunk: int = CHUNK) -> Aggregator:
@@ -104,7 +114,8 @@ class Timeline:
     @cached_property
     def scans(self) -> pd.DataFrame:
         """See `tables.TABLES`, as of all that follow."""
-        return scan_table.scans(self.stream, self.context, self.index, self.merged_in)
+        told_in = begun_in(self.stream, self.index)
+        return scan_table.scans(self.stream, self.context, self.index, told_in)
 
     @cached_property
     def pages(self) -> pd.DataFrame:
@@ -119,9 +130,13 @@ class Timeline:
         return page_table.stable_pages(self.stream, self.context, self.index, self.ends)
 
     @cached_property
+    def _shared(self) -> process_tables.Shared:
+        return process_tables.shared_growth(self.stream, self.ends, self.regions)
+
+    @cached_property
     def processes(self) -> pd.DataFrame:
         """Each address space."""
-        return process_tables.processes(self.stream, self.context, self.ends)
+        return process_tables.processes(self.stream, self.context, self.ends, self._shared)
 
     @cached_property
     def process_history(self) -> pd.DataFrame:
@@ -133,7 +148,7 @@ class Timeline:
     @cached_property
     def region_ledger(self) -> pd.DataFrame:
         """Each mapping in which pages merged."""
-        return process_tables.region_ledger(self.stream, self.ends, self.regions)
+        return process_tables.region_ledger(self.stream, self.ends, self.regions, self._shared)
 
     @cached_property
     def region_history(self) -> pd.DataFrame:

@@ -12,20 +12,27 @@ Numbers = npt.NDArray[np.int64]
 
 FRACTIONS = (50, 90, 99)
 """Percent of the final sharing."""
-_TIME_BITS = 42
-_TICK_BITS = np.uint64(10)
-"""Moments are told apart by 1,024 ns, over 52 days."""
 
 
 @dataclass(frozen=True)
 class Growth:
     """Of each group: the most lives at once, and at which moment (ns) each of FRACTIONS stood.
 
-    Moments are 0 where nothing is shared in the end.
+    Moments are 0 where nothing is shared in the end, or where it stood before all.
     """
 
     peak: Numbers
     reached: dict[int, U64]
+
+    def placed(self, at: Numbers, groups: int) -> Growth:
+        """The same of more groups; at: where each of these is among them. The others have none."""
+        peak = np.zeros(groups, np.int64)
+        peak[at] = self.peak
+        reached = {}
+        for percent, moments in self.reached.items():
+            reached[percent] = np.zeros(groups, np.uint64)
+            reached[percent][at] = moments
+        return Growth(peak, reached)
 
 
 def growth(group: Numbers, begun: U64, ended: U64, groups: int, final: Numbers) -> Growth:
@@ -34,49 +41,71 @@ def growth(group: Numbers, begun: U64, ended: U64, groups: int, final: Numbers) 
     group: of each life, below `groups`. begun, ended: ns, 0 for before all and for not ended.
     final: of each group, the sharing at its end. Definition: docs/analysis.md#convergence.
     """
-    # What was merged before all can have ended before anything began.
-    moments = np.concatenate((begun[begun > 0], ended[ended > 0]))
-    # So that no moment is tick 0, which stands for before all.
-    first = int(moments.min()) if len(moments) else 0
-    base = np.uint64(max(0, first - (1 << int(_TICK_BITS))))
-    over = np.flatnonzero(ended)
-    at_begin = np.where(begun > 0, begun - base, 0)
-    # A begin sorts before an end of the same moment.
-    steps = np.concatenate(
-        (
-            _packed(group, at_begin, np.uint64(0)),
-            _packed(group[over], np.maximum(ended[over] - base, at_begin[over]), np.uint64(1)),
-        )
-    )
-    steps.sort()
-    change = 1 - 2 * (steps & np.uint64(1)).astype(np.int64)
-    count = np.cumsum(change)
-    ids = np.arange(groups + 1, dtype=np.uint64) << np.uint64(_TIME_BITS + 1)
-    starts = np.searchsorted(steps, ids)
+    clock = _Clock(begun, ended, groups)
+    begins = clock.packed(group, begun)
+    begins.sort()
+    over = slice(None) if ended.all() else np.flatnonzero(ended)
+    ends = clock.packed(group[over], np.maximum(ended[over], begun[over]))
+    ends.sort()
+    starts = np.searchsorted(begins, clock.borders)
     lengths = np.diff(starts)
-    before = np.concatenate(([0], count))[starts[:-1]]
+    # The count just after each beginning: begun so far in its group, less what has ended before.
+    count = np.arange(1, len(begins) + 1)
+    if len(ends):
+        at = np.searchsorted(begins, ends, "right")
+        gone = np.bincount(at, minlength=len(begins) + 1)[: len(begins)]
+        count -= np.cumsum(gone, out=gone)
+    ended_before = np.searchsorted(ends, clock.borders[:-1])
     # One running maximum for all groups, each lifted above the ones before.
-    lift = np.arange(groups, dtype=np.int64) * (len(steps) + 1)
-    highest = np.maximum.accumulate(count + np.repeat(lift - before, lengths))
-    last = np.minimum(starts[1:], max(1, len(steps))) - 1
+    lift = np.arange(groups, dtype=np.int64) * (len(begins) + 1)
+    count += np.repeat(lift - starts[:-1] + ended_before, lengths)
+    highest = np.maximum.accumulate(count, out=count)
     peak = np.zeros(groups, np.int64)
     some = np.flatnonzero(lengths)
-    peak[some] = highest[last[some]] - lift[some]
+    peak[some] = highest[starts[1:][some] - 1] - lift[some]
     reached = {}
     for percent in FRACTIONS:
         target = -(-final * percent // 100)
         at = np.searchsorted(highest, target + lift)
-        moment = np.zeros(groups, np.uint64)
         there = np.flatnonzero((final > 0) & (at < starts[1:]))
-        ticks = (steps[at[there]] >> np.uint64(1)) & np.uint64((1 << _TIME_BITS) - 1)
-        moment[there] = np.where(ticks > 0, (ticks << _TICK_BITS) + base, 0)
+        moment = np.zeros(groups, np.uint64)
+        moment[there] = clock.moments(begins[at[there]])
         reached[percent] = moment
     return Growth(peak, reached)
 
 
-def _packed(group: Numbers, moment: U64, ends: np.uint64) -> U64:
-    packed: U64 = group.astype(np.uint64) << np.uint64(_TIME_BITS)
-    packed |= moment >> _TICK_BITS
-    packed <<= np.uint64(1)
-    packed |= ends
-    return packed
+class _Clock:
+    """Packs a group and a moment into one number that sorts by both.
+
+    Moments keep as many of their upper bits as fit beside the group: usually all, down to the
+    nanosecond. borders: where each group's numbers begin, and where the last one's end.
+    """
+
+    def __init__(self, begun: U64, ended: U64, groups: int) -> None:
+        # Tick 0 stands for before all, so what is known begins at 1.
+        none = np.iinfo(np.uint64).max
+        earliest = [int(moments.min(initial=none, where=moments > 0)) for moments in (begun, ended)]
+        first = 0 if min(earliest) == none else min(earliest)
+        last = max((int(moments.max()) for moments in (begun, ended) if len(moments)), default=0)
+        self._bits = np.uint64(64 - max(1, groups.bit_length()))
+        span = max(0, last - first)
+        self._shift = np.uint64(max(0, span.bit_length() + 1 - int(self._bits)))
+        self._first = np.uint64(first)
+        self.borders = np.arange(groups, dtype=np.uint64) << self._bits
+        self.borders = np.append(self.borders, np.uint64(groups) << self._bits)
+
+    def packed(self, group: Numbers, moment: U64) -> U64:
+        """The numbers of some groups' moments, 0 for before all."""
+        ticks = moment - self._first
+        ticks >>= self._shift
+        ticks += np.uint64(1)
+        ticks[moment == 0] = 0
+        ticks |= group.astype(np.uint64) << self._bits
+        return ticks
+
+    def moments(self, packed: U64) -> U64:
+        """The moments back, 0 for before all."""
+        ticks = packed & ((np.uint64(1) << self._bits) - np.uint64(1))
+        known = (np.maximum(ticks, np.uint64(1)) - np.uint64(1) << self._shift) + self._first
+        moments: U64 = np.where(ticks > 0, known, np.uint64(0))
+        return moments

@@ -40,6 +40,10 @@ class Ends:
     before: U64
     proven: Mask
 
+    def part(self, which: slice) -> Ends:
+        """Those of some lives: views, so that what changes there changes here."""
+        return Ends(self.end[which], self.after[which], self.before[which], self.proven[which])
+
 
 def ends_of(stream: Aggregator, context: Context, scans: Scans, *, sees_breaks: bool) -> Ends:
     """The ends of a finished stream's lives.
@@ -141,19 +145,31 @@ def _resets(
 ) -> None:
     # With losses nobody knows when what is only told of by its end began.
     born = (stream.lives.table["how"] != BEFORE) | (len(stream.losses) == 0)
-    for reset in resets_of(stream, context.host):
-        after, before = np.uint64(reset.after), np.uint64(reset.before)
-        there = born & (merged < before) & ((ends.before == 0) | (ends.before > after))
-        told = there & (ends.before != 0) & (ends.before <= before)
-        told &= (ends.end == STALE) | (ends.end == FOUND_DEAD)
-        silent = there & ((ends.before == 0) | (ends.before > before))
-        ends.before[silent] = before
-        # What ended silently before can't be told from what run=2 ended.
-        over = told | silent
-        ends.end[over] = UNMERGED
-        ends.proven[over] = sees_breaks
-        if sees_breaks:
-            ends.after[over] = np.maximum(ends.after[over], after)
+    resets = resets_of(stream, context.host)
+    in_time = bool(resets) and bool((merged[1:] >= merged[:-1]).all())
+    begin = 0
+    for reset in resets:
+        # What began before one reset is over at the next.
+        end = int(np.searchsorted(merged, np.uint64(reset.before))) if in_time else len(merged)
+        part = slice(begin, end)
+        _reset(ends.part(part), reset, merged[part], born[part], sees_breaks=sees_breaks)
+        begin = int(np.searchsorted(merged, np.uint64(reset.after))) if in_time else 0
+
+
+def _reset(ends: Ends, reset: Reset, merged: U64, born: Mask, *, sees_breaks: bool) -> None:
+    """End what a run=2 has ended. ends, merged, born: of the same lives."""
+    after, before = np.uint64(reset.after), np.uint64(reset.before)
+    there = born & (merged < before) & ((ends.before == 0) | (ends.before > after))
+    told = there & (ends.before != 0) & (ends.before <= before)
+    told &= (ends.end == STALE) | (ends.end == FOUND_DEAD)
+    silent = there & ((ends.before == 0) | (ends.before > before))
+    ends.before[silent] = before
+    # What ended silently before can't be told from what run=2 ended.
+    over = told | silent
+    ends.end[over] = UNMERGED
+    ends.proven[over] = sees_breaks
+    if sees_breaks:
+        ends.after[over] = np.maximum(ends.after[over], after)
 
 
 def _by_census(ends: Ends, stream: Aggregator, context: Context) -> None:
@@ -169,6 +185,13 @@ def _by_census(ends: Ends, stream: Aggregator, context: Context) -> None:
         rows, seen = lives.rows[at[found]], ts[found]
         going_on = (ends.before[rows] == 0) | (ends.before[rows] >= seen)
         rows, seen = rows[going_on], seen[going_on]
+        # A KSM page where a zero page was: that one's life is over.
+        zero = stream.lives.table["ksm_page"][rows] < 0
+        over = zero & (ends.end[rows] == STILL_MERGED)
+        ends.end[rows[over]] = UNKNOWN
+        ends.before[rows[over]] = seen[over]
+        ends.proven[rows[over]] = True
+        rows, seen = rows[~zero], seen[~zero]
         ends.after[rows] = np.maximum(ends.after[rows], seen)
         if reason == "end" and (read := context.census_of("end")) is not None:
             _missed_by_the_last(ends, stream, read, rows)

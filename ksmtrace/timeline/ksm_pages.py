@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from ksmtrace.timeline.address_spaces import NEVER
 from ksmtrace.timeline.growing import GrowingTable
-from ksmtrace.timeline.sorting import Indices, Mask, group_starts, stable_order
+from ksmtrace.timeline.sorting import Indices, Mask, distinct, group_starts, stable_order
 
 U64 = npt.NDArray[np.uint64]
 
@@ -73,13 +73,15 @@ class KsmPages:
         """
         page = np.full(len(pfn), -1, np.int64)
         same, odd = np.zeros(len(pfn), bool), np.zeros(len(pfn), bool)
-        rest = self._plain_joins(pfn, what, page)
-        open_before = self._open
+        plain, creator = self._plain_joins(pfn, what, mapcount, second)
+        rest = np.flatnonzero(~plain)
+        opened = self._open
         if len(rest):
-            touched = np.unique(pfn[rest])
-            concerned = np.isin(self.table["pfn"][open_before], touched)
+            frames = distinct(pfn[rest])
+            at = np.minimum(np.searchsorted(frames, self.table["pfn"][opened]), len(frames) - 1)
+            concerned = np.flatnonzero(frames[at] == self.table["pfn"][opened])
             page[rest], same[rest], odd[rest] = self._sorted(
-                np.flatnonzero(concerned),
+                concerned,
                 pfn[rest],
                 what[rest],
                 ts[rest],
@@ -87,31 +89,56 @@ class KsmPages:
                 mapcount[rest],
                 second[rest],
             )
+        # Those of the chunk stand before those that were open.
+        page[plain] = np.concatenate((page, opened))[creator]
         return Named(page, same, odd)
 
-    def _plain_joins(self, pfn: U64, what: npt.NDArray[np.uint8], page: Indices) -> Indices:
-        """Number JOINs of frames about which nothing else is said; returns the other rows.
+    def _plain_joins(
+        self,
+        pfn: U64,
+        what: npt.NDArray[np.uint8],
+        mapcount: npt.NDArray[np.uint32],
+        second: Mask,
+    ) -> tuple[Mask, Indices]:
+        """JOINs of frames that are one KSM page all the time, and what makes them it.
 
-        Those are most of a stream, and need no sorting: a table finds the one open KSM page of a
-        frame by a hash of it.
+        Those are most of a stream, and need no sorting: a table finds the one open KSM page, or the
+        one birth, by a hash of the frame. Returns which events they are, and for each of them the
+        row of the birth, or the number of rows plus its place among the open ones.
         """
-        table = self.table["pfn"]
-        frames = table[self._open]
-        single = ~self._ambiguous(frames) & (self._shared_mapcount == 0)
+        births = np.flatnonzero(what == BIRTH)
+        frames = np.concatenate((pfn[births], self.table["pfn"][self._open]))
+        creators = np.concatenate((births, len(pfn) + np.arange(len(self._open))))
+        shared = np.zeros(len(frames), bool)
+        shared[len(births) :] = self._shared_mapcount != 0
+        single = ~(self._ambiguous(frames) | shared | (frames == 0))
         bits = max(10, 2 + int(single.sum()).bit_length())
         shift = np.uint64(64 - bits)
         frame_at = np.zeros(1 << bits, np.uint64)
-        page_at = np.zeros(1 << bits, np.int64)
+        creator_at = np.zeros(1 << bits, np.int64)
         slot = (frames[single] * _SPREAD) >> shift
         frame_at[slot] = frames[single]
-        page_at[slot] = self._open[single]
-        others = pfn[what != JOIN]
-        slot = (others * _SPREAD) >> shift
-        frame_at[slot[frame_at[slot] == others]] = 0
-        slot = (pfn * _SPREAD) >> shift
-        found = (frame_at[slot] == pfn) & (pfn != 0)
-        page[found] = page_at[slot[found]]
-        return np.flatnonzero(~found)
+        creator_at[slot] = creators[single]
+        # Whatever else is said of a frame may change what its number means.
+        odd = (what == LEFT) | (what == WRITTEN) | (second & (mapcount > 2))
+        _forget(frame_at, pfn[odd], shift)
+        gone = np.flatnonzero(what == GONE)
+        _forget(frame_at, pfn[gone[self._ambiguous(pfn[gone])]], shift)
+        gone_at = np.full(1 << bits, len(pfn))
+        slot = (pfn[gone] * _SPREAD) >> shift
+        here = frame_at[slot] == pfn[gone]
+        gone_at[slot[here]] = gone[here]
+        joins = np.flatnonzero(what == JOIN)
+        frame = pfn[joins]
+        slot = (frame * _SPREAD) >> shift
+        born = creator_at[slot]
+        born[born >= len(pfn)] = -1
+        outside = (joins < born) | (joins > gone_at[slot])
+        _forget(frame_at, frame[outside], shift)
+        found = (frame_at[slot] == frame) & (frame != 0)
+        plain = np.zeros(len(pfn), bool)
+        plain[joins[found]] = True
+        return plain, creator_at[slot[found]]
 
     @staticmethod
     def _ambiguous(frames: U64) -> Mask:
@@ -256,6 +283,12 @@ def _mapcounts(
     last = np.flatnonzero(np.append(number[1:] != number[:-1], np.ones(min(1, len(number)), bool)))
     last = last[begun[last]]
     return same, odd, dict(zip(number[last].tolist(), count[last].tolist(), strict=True))
+
+
+def _forget(frame_at: U64, frames: U64, shift: np.uint64) -> None:
+    """Take frames out of a table of `_plain_joins`."""
+    slot = (frames * _SPREAD) >> shift
+    frame_at[slot[frame_at[slot] == frames]] = 0
 
 
 @dataclass(frozen=True)

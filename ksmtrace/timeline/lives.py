@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from ksmtrace.timeline.address_spaces import NEVER
 from ksmtrace.timeline.growing import GrowingTable
-from ksmtrace.timeline.sorting import Indices, Mask, stable_order
+from ksmtrace.timeline.sorting import Indices, Mask, SortedKeys, stable_order
 from ksmtrace.timeline.tables import END
 
 U64 = npt.NDArray[np.uint64]
@@ -59,7 +59,8 @@ class PageLives:
     """The lives of a stream, numbered as they begin.
 
     A life that only its end tells of was there before. Columns: addr, space, ksm_page (-1: a zero
-    page), how and end as codes, merged_ts (0: before), ended_ts (0: not ended). `noticed`: ends of
+    page), how and end as codes, again (its page had a life before), merged_ts (0: before), ended_ts
+    (0: not ended). `noticed`: ends of
     which the kernel's counters learn later than they happen. `written`: the lives that writes
     ended, and these events' orders.
     """
@@ -72,6 +73,7 @@ class PageLives:
         "ksm_page": np.int32,
         "how": np.uint8,
         "end": np.uint8,
+        "again": bool,
     }
 
     def __init__(self) -> None:
@@ -81,6 +83,7 @@ class PageLives:
         self._key = np.empty(0, np.uint64)
         self._life = np.empty(0, np.int64)
         self._ghost = np.empty(0, bool)
+        self._past = SortedKeys()
 
     @property
     def carried(self) -> int:
@@ -183,7 +186,8 @@ class PageLives:
         events, code, by_page = chunk.events, chunk.code, chunk.by_page
         carried = len(self._key)
         first = len(self.table)
-        self._begin(chunk, ksm_page, how)
+        key = np.concatenate((self._key, events.key))
+        self._begin(chunk, ksm_page, how, self._again(chunk, key))
         # The life that each row of the chunk, carried ones first, is the beginning of.
         life_of_row = np.full(len(code), -1, np.int64)
         life_of_row[:carried] = self._life
@@ -212,8 +216,8 @@ class PageLives:
         since[: int(silent.sum())] = ended[silent]
         stays = ~self._notice(chunk, position, ghost, since, died, died_ts)
         stays &= ~expires.by_now(self.table["ended_ts"][ghost])
-        key = np.concatenate((self._key, events.key))
         going_on = ~over
+        self._remember(chunk, key, at, over)
         self._key = np.concatenate((key[by_page[at[going_on]]], key[by_page[position]][stays]))
         self._life = np.concatenate((life[going_on], ghost[stays]))
         self._ghost = np.arange(len(self._key)) >= int(going_on.sum())
@@ -292,7 +296,33 @@ class PageLives:
             self.noticed.extend(life=ghost[known], ts=noticed[known])
         return known
 
-    def _begin(self, chunk: Chunk, ksm_page: Indices, how: npt.NDArray[np.uint8]) -> None:
+    def _again(self, chunk: Chunk, key: U64) -> Mask:
+        """Which of the chunk's beginnings are of pages that had a life before."""
+        carried = len(self._key)
+        life = np.isin(chunk.code, (_OPEN, _GHOST, MERGED))
+        life[chunk.unborn] = True
+        had: Indices = np.cumsum(life, dtype=np.int64)
+        had -= life
+        had -= had[chunk.first_of_page()]
+        again = np.zeros(len(key), bool)
+        again[chunk.by_page] = had > 0
+        begins = carried + chunk.begins
+        fresh = np.flatnonzero(~again[begins])
+        again[begins[fresh]] = self._past.contains(key[begins[fresh]])
+        found: Mask = again[begins]
+        return found
+
+    def _remember(self, chunk: Chunk, key: U64, at: Indices, over: Mask) -> None:
+        """Keep in mind which pages had lives; those merged again at once are carried anyway."""
+        nexts, rows = chunk.following(at)
+        merged_again = np.zeros(len(at), bool)
+        merged_again[nexts] = chunk.events.what[rows] == MERGED
+        gone = at[over & ~merged_again]
+        self._past.add(key[chunk.by_page[np.concatenate((gone, chunk.unborn))]])
+
+    def _begin(
+        self, chunk: Chunk, ksm_page: Indices, how: npt.NDArray[np.uint8], again: Mask
+    ) -> None:
         events, begins = chunk.events, chunk.begins
         born = events.what[begins] == MERGED
         self.table.extend(
@@ -302,6 +332,7 @@ class PageLives:
             space=events.space[begins],
             ksm_page=ksm_page,
             how=how,
+            again=again,
             end=np.where(born, STILL_MERGED, _ENDED_BY[events.what[begins]]),
         )
 
@@ -322,6 +353,11 @@ class Chunk:
     follows: Mask
     unborn: Indices
     begins: Indices
+
+    def first_of_page(self) -> Indices:
+        """For each sorted row the first with its page."""
+        starts = np.flatnonzero(~self.follows)
+        return np.repeat(starts, np.diff(np.append(starts, len(self.follows))))
 
     def following(self, positions: Indices) -> tuple[Indices, Indices]:
         """What is next about the same page: indices into `positions`, and the events' rows."""

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from ksmtrace.timeline.aggregator import Aggregator, page_keys
+from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.context import Context
 from ksmtrace.timeline.convergence import growth
 from ksmtrace.timeline.ends import Ends, resets_of
@@ -87,24 +87,8 @@ def _scans_waited(
     space = lives["space"]
     waited = (scan - first[space]).astype(np.int32)
     known = (spaces["entered_ts"][space] > 0) & (scan >= 0) & (waited >= 0)
-    known &= ~_merged_again(space, lives["addr"])
+    known &= ~lives["again"]
     return waited, known
-
-
-_AT_ONCE = 1 << 24
-
-
-def _merged_again(space: npt.NDArray[np.int32], addr: U64) -> npt.NDArray[np.bool_]:
-    """Lives of pages that had one before, found for a part of the address spaces at a time."""
-    again = np.zeros(len(space), bool)
-    parts = -(-len(space) // _AT_ONCE)
-    for part in range(parts):
-        rows = np.flatnonzero(space % parts == part) if parts > 1 else np.arange(len(space))
-        keys = page_keys(space[rows].astype(np.int64), addr[rows])
-        order = stable_order(keys)
-        same = keys[order[1:]] == keys[order[:-1]]
-        again[rows[order[1:][same]]] = True
-    return again
 
 
 def stable_pages(stream: Aggregator, context: Context, scans: Scans, ends: Ends) -> pd.DataFrame:
@@ -115,7 +99,8 @@ def stable_pages(stream: Aggregator, context: Context, scans: Scans, ends: Ends)
     page = lives["ksm_page"][rows]
     merges = np.bincount(page, minlength=count)
     born, died = table["born_ts"], table["died_ts"]
-    peak = _peaks(page, lives["merged_ts"][rows], ends.before[rows], merges)
+    nothing = np.zeros(count, np.int64)
+    peak = growth(page, lives["merged_ts"][rows], ends.before[rows], count, nothing).peak
     return frame(
         "stable_pages",
         {
@@ -131,25 +116,6 @@ def stable_pages(stream: Aggregator, context: Context, scans: Scans, ends: Ends)
             "in_chain": _in_chain(context, born, died),
         },
     )
-
-
-def _peaks(page: Numbers, begun: U64, ended: U64, merges: Numbers) -> Numbers:
-    """The most lives that each KSM page had at once."""
-    peak = merges.copy()
-    last_begun = np.zeros(len(merges), np.uint64)
-    np.maximum.at(last_begun, page, begun)
-    over = np.flatnonzero(ended)
-    early = over[ended[over] < last_begun[page[over]]]
-    # Only where a life ended before another began is it less than all of them.
-    concerned = np.unique(page[early])
-    if len(concerned):
-        number = np.full(len(merges), -1, np.int64)
-        number[concerned] = np.arange(len(concerned))
-        rows = np.flatnonzero(number[page] >= 0)
-        final = np.zeros(len(concerned), np.int64)
-        found = growth(number[page[rows]], begun[rows], ended[rows], len(concerned), final)
-        peak[concerned] = found.peak
-    return peak
 
 
 def _sharers_last(page: Numbers, end: npt.NDArray[np.uint8], count: int) -> Numbers:

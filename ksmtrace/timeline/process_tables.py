@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pandas as pd
 
 from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.context import Context
-from ksmtrace.timeline.convergence import FRACTIONS, growth
+from ksmtrace.timeline.convergence import FRACTIONS, Growth, growth
 from ksmtrace.timeline.ends import Ends
 from ksmtrace.timeline.identities import Identity, identities_of
 from ksmtrace.timeline.lives import EXIT, STILL_MERGED
@@ -25,7 +26,38 @@ U64 = npt.NDArray[np.uint64]
 _SAMPLED = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
 
 
-def processes(stream: Aggregator, context: Context, ends: Ends) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Shared:
+    """How sharing grew, by address space and by region."""
+
+    of_space: Growth
+    of_region: Growth
+
+
+def shared_growth(stream: Aggregator, ends: Ends, regions: Regions) -> Shared:
+    """How sharing grew in each address space and each region."""
+    lives = stream.lives.table
+    spaces, count = len(stream.spaces.table), len(regions.regions)
+    space = lives["space"]
+    # What a process shares in the end is what its exit ended.
+    lasting = (ends.end == STILL_MERGED) | (ends.end == EXIT)
+    placed = regions.of_life >= 0
+    inside = slice(None) if placed.all() else np.flatnonzero(placed)
+    region = regions.of_life[inside]
+    of_region = np.bincount(regions.of_life[lasting & placed], minlength=count)
+    of_space = np.bincount(space[lasting], minlength=spaces)
+    begun, over = lives["merged_ts"], ends.before
+    by_region = growth(region, begun[inside], over[inside], count, of_region)
+    owners = np.array([region.space for region in regions.regions], np.int64)
+    if placed.all() and len(np.unique(owners)) == count:
+        # Each process merges in one region, as is usual: they grow alike.
+        by_space = by_region.placed(owners, spaces)
+    else:
+        by_space = growth(space.astype(np.int64), begun, over, spaces, of_space)
+    return Shared(by_space, by_region)
+
+
+def processes(stream: Aggregator, context: Context, ends: Ends, shared: Shared) -> pd.DataFrame:
     """The table `processes` (`tables.TABLES`)."""
     spaces = stream.spaces.table
     count = len(spaces)
@@ -46,7 +78,7 @@ def processes(stream: Aggregator, context: Context, ends: Ends) -> pd.DataFrame:
             "parent_tgid": integers(parents, parents > 0),
             "entered_ns": integers(entered.view(np.int64), entered > 0),
             "exited_ns": integers(exited.view(np.int64), exited > 0),
-            **_summed(stream, ends, group, count, failed, broken, entered),
+            **_summed(stream, ends, group, count, failed, broken, entered, shared.of_space),
             **{name: sampled[name] for name in _SAMPLED[:3]},
             "profit_bytes": sampled["ksm_process_profit"],
         },
@@ -69,6 +101,7 @@ def _summed(
     failed: Numbers,
     broken: Numbers,
     since: U64,
+    grown: Growth,
 ) -> dict[str, Any]:
     """The columns that processes and regions share. group: of each life, -1 for none.
 
@@ -77,27 +110,25 @@ def _summed(
     lives = stream.lives.table
     begun = lives["merged_ts"]
     going_on = ends.end == STILL_MERGED
-    # What a process shares in the end is what its exit ended.
-    final = np.bincount(group[(going_on | (ends.end == EXIT)) & (group >= 0)], minlength=groups)
-    inside = slice(None) if not len(group) or group.min() >= 0 else np.flatnonzero(group >= 0)
-    grown = growth(group[inside], begun[inside], ends.before[inside], groups, final)
-    first = np.full(groups, np.iinfo(np.uint64).max)
-    known = np.flatnonzero((begun > 0) & (group >= 0))
-    np.minimum.at(first, group[known], begun[known])
-    start = np.where(since > 0, since, first)
+    start = since
+    if not since.all():
+        first = np.full(groups, np.iinfo(np.uint64).max)
+        known = np.flatnonzero((begun > 0) & (group >= 0))
+        np.minimum.at(first, group[known], begun[known])
+        start = np.where(since > 0, since, first)
     times = {}
     for percent in FRACTIONS:
         moment = grown.reached[percent]
         # A moment is rounded down to a microsecond.
         seconds = np.maximum(moment.astype(np.float64) - start.astype(np.float64), 0) / 1e9
         times[f"time_to_{percent}_s"] = pd.arrays.FloatingArray(seconds, moment == 0)
-    ended = np.bincount(group[~going_on & (group >= 0)], minlength=groups)
+    all_of_them = np.bincount(group + 1, minlength=groups + 1)[1:]
     last = np.bincount(group[going_on & (group >= 0)], minlength=groups)
     return {
         **merge_counts(count_by(group, lives["how"], groups)),
         "failed_merges": failed,
         "breaks": broken,
-        "ended": ended,
+        "ended": all_of_them - last,
         "merged_last": last,
         "merged_peak": grown.peak,
         **times,
@@ -189,7 +220,7 @@ def process_history(
     )
 
 
-def region_ledger(stream: Aggregator, ends: Ends, regions: Regions) -> pd.DataFrame:
+def region_ledger(stream: Aggregator, ends: Ends, regions: Regions, shared: Shared) -> pd.DataFrame:
     """The table `region_ledger` (`tables.TABLES`). Failed tries are not told by region."""
     found = regions.regions
     count = len(found)
@@ -208,7 +239,9 @@ def region_ledger(stream: Aggregator, ends: Ends, regions: Regions) -> pd.DataFr
             "end": np.array([region.end for region in found], np.uint64),
             "name": [region.name for region in found],
             "pages": np.array([(r.end - r.start) // 4096 for r in found], np.int64),
-            **_summed(stream, ends, regions.of_life, count, nothing, broken, since),
+            **_summed(
+                stream, ends, regions.of_life, count, nothing, broken, since, shared.of_region
+            ),
         },
     )
 

@@ -50,7 +50,11 @@ def regions_of(stream: Aggregator, context: Context) -> Regions:
     space = lives["space"]
     addr = lives["addr"]
     # One address space after the other, whose lives a stable sort of small numbers finds.
-    order = np.argsort(space, kind="stable") if len(spaces) > 1 else np.arange(len(space))
+    order = np.arange(len(space))
+    if len(spaces) > 1:
+        # Sorting numbers of 16 bits takes a tenth of the time.
+        small = space.astype(np.uint16) if len(spaces) < 1 << 16 else space
+        order = np.argsort(small, kind="stable")
     starts = np.searchsorted(space[order], np.arange(len(spaces) + 1))
     for number, mappings in readings.items():
         rows = order[starts[number] : starts[number + 1]]

@@ -30,6 +30,38 @@ def stable_order(keys: npt.NDArray[np.uint64]) -> Indices:
     return packed.view(np.int64)
 
 
+def distinct(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """The distinct keys, sorted. np.unique hashes, which is many times slower on such keys."""
+    keys = np.sort(keys)
+    fresh = np.concatenate((np.ones(min(1, len(keys)), bool), keys[1:] != keys[:-1]))
+    found: npt.NDArray[np.uint64] = keys[fresh]
+    return found
+
+
+class SortedKeys:
+    """A set of keys that grows: sorted blocks, each at least twice as long as the next."""
+
+    def __init__(self) -> None:
+        self._blocks: list[npt.NDArray[np.uint64]] = []
+
+    def add(self, keys: npt.NDArray[np.uint64]) -> None:
+        """Put keys in; they may be there already."""
+        if not len(keys):
+            return
+        self._blocks.append(distinct(keys))
+        while len(self._blocks) > 1 and 2 * len(self._blocks[-1]) > len(self._blocks[-2]):
+            last, before = self._blocks.pop(), self._blocks.pop()
+            self._blocks.append(distinct(np.concatenate((before, last))))
+
+    def contains(self, keys: npt.NDArray[np.uint64]) -> Mask:
+        """Which of some keys are in."""
+        found = np.zeros(len(keys), bool)
+        for block in self._blocks:
+            at = np.minimum(np.searchsorted(block, keys), len(block) - 1)
+            found |= block[at] == keys
+        return found
+
+
 def run_starts(values: npt.NDArray[Any]) -> Indices:
     """Where a run of equal neighbours begins."""
     if not len(values):
