@@ -15,8 +15,9 @@ from ksmtrace.capture.record import RecordRequest, record, tidy_up
 from ksmtrace.capture.source import DEFAULT_RING_BYTES
 from ksmtrace.cli.status import StatusLine
 from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.recording.target import Target
-from ksmtrace.replay.source import RecordingSource, played
+from ksmtrace.timeline.build import timeline_of
 from ksmtrace.timeline.summary import summarise
 from ksmtrace.views.report import render_report
 
@@ -58,8 +59,8 @@ def main() -> int:
         _say(error.message)
         _say("so here is a recording of the same workload that comes with ksmtrace")
         path = SHIPPED
-    source = RecordingSource(path)
-    Console(highlight=False).print(render_report(summarise(source.recording, played(source))))
+    summary = summarise(timeline_of(StoredRecording(path)))
+    Console(highlight=False).print(render_report(summary))
     _say(f"look again with: .venv/bin/ksmtrace report {path}")
     return Exit.OK
 

@@ -21,16 +21,17 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report; see the module's docstring."""
-    from ksmtrace.replay.source import RecordingSource, played
+    from ksmtrace.recording.reader import StoredRecording
+    from ksmtrace.timeline.build import timeline_of
     from ksmtrace.timeline.summary import summarise
 
-    source = RecordingSource(args.recording)
-    summary = summarise(source.recording, played(source))
+    recording = StoredRecording(args.recording)
+    summary = summarise(timeline_of(recording))
     breaks = None
-    if source.recording.manifest.get("cow"):
+    if recording.manifest.get("cow"):
         from ksmtrace.timeline.breaks import break_tables
 
-        breaks = break_tables(source.recording)
+        breaks = break_tables(recording)
     if args.json:
         import json
 

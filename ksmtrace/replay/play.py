@@ -13,6 +13,8 @@ import numpy as np
 from ksmtrace.events.batch import EventBatch, counts_by_kind
 from ksmtrace.events.registry import KINDS
 from ksmtrace.replay.source import RecordingSource, played
+from ksmtrace.timeline.aggregator import SLOTS
+from ksmtrace.timeline.build import Timeline, stream_of
 from ksmtrace.timeline.summary import summarise
 from ksmtrace.views.events import event_lines
 
@@ -90,7 +92,9 @@ def play(
                     tell(line)
             yield batch
 
-    summary = summarise(source.recording, stream()).as_dict()
+    columns = ({name: batch[name] for name in SLOTS} for batch in stream())
+    timeline = Timeline(source.recording, stream_of(source.recording, columns))
+    summary = summarise(timeline).as_dict()
     return Played(
         events=int(counts.sum()),
         lost=summary["lost"],

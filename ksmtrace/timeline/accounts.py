@@ -35,7 +35,6 @@ from ksmtrace.timeline.zero_pages import inherited_zero_pages
 U64 = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
 _FOREVER = np.iinfo(np.uint64).max
-_ZERO = HOW.index("zero_page")
 _BEFORE = HOW.index("before")
 IN_TRANSIT_NS = 10_000_000
 """A sample is no instant: events this near to one taken while ksmd scans count either way."""
@@ -92,7 +91,7 @@ def accounts(
     """The table `accounts` (`tables.TABLES`)."""
     host = context.host
     lives = stream.lives.table
-    zero = lives["how"] == _ZERO
+    zero = lives["ksm_page"] < 0
     mapped = ~zero
     times = counted(stream, ends, scans, sees_breaks=sees_breaks)
     slack = _slack(host.ts, scans)

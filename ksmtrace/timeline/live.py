@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from ksmtrace.events.batch import EventBatch
 from ksmtrace.recording.arrow import census_to_arrow, no_rows, rows_to_arrow
-from ksmtrace.recording.pseudonyms import Namer, RawPointers
+from ksmtrace.recording.pseudonyms import Namer, RawPointers, with_named_ips
 from ksmtrace.recording.schema import TABLES
 from ksmtrace.timeline.aggregator import SLOTS
 from ksmtrace.timeline.build import Timeline, aggregator_for
@@ -63,6 +63,10 @@ class LiveTimeline:
         """Take a chunk of a census."""
         if len(rows):
             self._rows.add("census", census_to_arrow(ts, reason, rows, self._namer))
+
+    def code(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Take rows of the table `code`; ip: the real address."""
+        self.table("code", with_named_ips(rows, self._namer))
 
     def finish(self) -> Timeline:
         """The capture has ended: its timeline."""

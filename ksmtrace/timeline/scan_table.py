@@ -15,10 +15,10 @@ Numbers = npt.NDArray[np.int64]
 _KINDS = {name: code for code, name in enumerate(HOW)}
 
 
-def scans(stream: Aggregator, context: Context, index: Scans, merged_in: Numbers) -> pd.DataFrame:
-    """The table `scans` (`tables.TABLES`). merged_in: the scan in which each life began."""
+def scans(stream: Aggregator, context: Context, index: Scans, told_in: Numbers) -> pd.DataFrame:
+    """The table `scans` (`tables.TABLES`). told_in: as `begun_in` gives."""
     count = len(index.scans)
-    how = count_by(merged_in, stream.lives.table["how"], count)
+    how = count_by(told_in, stream.lives.table["how"], count)
     tallies = stream.tallies
     counted = {
         name: np.bincount(index.of_segment[: len(tallies)], tallies[name], minlength=count).astype(

@@ -70,3 +70,11 @@ def scans_of(stream: Aggregator) -> Scans:
             found[-1].end_ns, found[-1].items_after = ts, items
         segments.append(found[-1].number)
     return Scans(found, np.array(segments, np.int64))
+
+
+def begun_in(stream: Aggregator, scans: Scans) -> Numbers:
+    """The scan in which each life was first told of: it began then, or before the recording."""
+    lives = len(stream.lives.table)
+    borders = np.minimum(stream.borders["lives"], lives)
+    numbers: Numbers = np.repeat(scans.of_segment, np.diff(borders, prepend=0, append=lives))
+    return numbers

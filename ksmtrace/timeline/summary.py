@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.compute as pc
+import pandas as pd
 
-from ksmtrace.events.batch import EventBatch, lost_count, of_kind
-from ksmtrace.events.registry import (
-    BY_ID,
-    KSM_ADVISOR,
-    KSM_MERGE_ONE_PAGE,
-    KSM_REMOVE_KSM_PAGE,
-    KSM_START_SCAN,
-    KSM_STOP_SCAN,
-)
-from ksmtrace.kernel.releases import checksum_comes_first
+from ksmtrace.events.registry import BY_ID, KSM_ADVISOR, KSM_REMOVE_KSM_PAGE
 from ksmtrace.kernel.sysfs import COUNTERS
-from ksmtrace.recording.reader import StoredRecording
-from ksmtrace.timeline.merges import ClassifiedMerges, MergeClassifier
+from ksmtrace.recording.reader import is_cut
+from ksmtrace.timeline.scan_table import count_by, merge_counts
+from ksmtrace.timeline.tables import HOW
+
+if TYPE_CHECKING:
+    from ksmtrace.timeline.aggregator import Aggregator
+    from ksmtrace.timeline.build import Timeline
 
 Counters = dict[str, int | None]
+Row = dict[str, Any]
+Numbers = npt.NDArray[np.int64]
+_T = TypeVar("_T", bound="Tally")
+_SAMPLED = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
+"""What a process's own ksm_stat says."""
 
 
 @dataclass
@@ -182,209 +183,151 @@ class Summary:
         }
 
 
-def summarise(recording: StoredRecording, batches: Iterable[EventBatch]) -> Summary:
-    """Sum a recording up. batches: its events, in any batching.
+def summarise(timeline: Timeline) -> Summary:
+    """Sum a recording up.
 
     Raises KsmtraceError (exit code 4) where a table is damaged.
     """
-    return _Summariser(recording).run(batches)
-
-
-class _Summariser:
-    def __init__(self, recording: StoredRecording) -> None:
-        self._counters = recording.table("counters").to_pylist()
-        self._identities = recording.table("identities").to_pylist()
-        census = recording.table("census")
-        manifest = recording.manifest
-        self.summary = Summary(
-            manifest=manifest,
-            ended="cut" if recording.cut else manifest["ended"],
-            duration_s=manifest.get("duration_s") or 0.0,
-            census_pages=census.num_rows,
-        )
-        self._ended_early = manifest.get("duration_s") is None
-        self._processes: dict[int, ProcessSummary] = {}
-        # The scan that was under way when the recording began, if one was.
-        self._before_any = Scan()
-        self._scans = [self._before_any]
-        self._scan_begins = [0]
-        self._classifier = MergeClassifier(
-            first_sight_known="first_sight" not in manifest["fields_unknown"]
-            and checksum_comes_first(manifest["kernel"]),
-            preexisting=self._preexisting(census),
-        )
-
-    def _preexisting(self, census: Any) -> npt.NDArray[np.uint64] | None:
-        first: Mapping[str, Any] = next((row for row in self._counters if row["tgid"] is None), {})
-        if first.get("pages_shared") == 0:
-            return np.empty(0, np.uint64)
-        if not census.num_rows:
-            return None
-        at_start = census.filter(pc.equal(census["reason"], "start"))
-        frames: npt.NDArray[np.uint64] = np.unique(at_start["pfn"].to_numpy())
-        return frames
-
-    def run(self, batches: Iterable[EventBatch]) -> Summary:
-        summary = self.summary
-        for batch in batches:
-            self._count(batch)
-            self._merges(self._classifier.feed(batch), batch)
-        self._merges(self._classifier.finish(), None)
-        claimed = self._before_any.end_ns is not None
-        summary.scans = self._scans if claimed else self._scans[1:]
-        self._add_counters()
-        self._name_processes()
-        summary.processes = sorted(
-            self._processes.values(), key=lambda p: (-p.merges - p.zero_merges, p.tgid)
-        )
-        return summary
-
-    def _count(self, batch: EventBatch) -> None:
-        summary = self.summary
-        if not len(batch):
-            return
-        summary.events += len(batch)
-        summary.lost += lost_count(batch)
-        for kind, count in enumerate(np.bincount(batch["kind"]).tolist()):
-            if count:
-                name = BY_ID[kind].name if kind in BY_ID else str(kind)
-                summary.events_by_kind[name] = summary.events_by_kind.get(name, 0) + count
-        summary.stable_pages_removed += int(of_kind(batch, KSM_REMOVE_KSM_PAGE).sum())
-        for row in batch[of_kind(batch, KSM_ADVISOR)]:
-            summary.advisor.append(
-                {name: int(row[f.slot]) for name, f in KSM_ADVISOR.fields.items()}
-                | {"ts_ns": int(row["ts"])}
-            )
-        for row in batch[of_kind(batch, KSM_START_SCAN, KSM_STOP_SCAN)]:
-            self._scan_border(row)
-        if self._ended_early:
-            begin = summary.manifest["clock"]["monotonic_ns"]
-            summary.duration_s = max(summary.duration_s, (int(batch["ts"][-1]) - begin) / 1e9)
-
-    def _scan_border(self, row: np.void) -> None:
-        seq, ts = int(row["addr"]), int(row["ts"])
-        last = self._scans[-1]
-        if row["kind"] == KSM_START_SCAN.id:
-            self._begin_scan(Scan(seq=seq, start_ns=ts), ts)
-            return
-        if last is self._before_any and last.end_ns is None:
-            last.seq = seq
-        elif last.end_ns is not None or last.seq != seq:
-            # Its start was lost: it can have begun when the one before ended.
-            self._begin_scan(Scan(seq=seq), last.end_ns or self._scan_begins[-1])
-        self._scans[-1].end_ns = ts
-        self._scans[-1].rmap_items = int(row["arg"])
-
-    def _begin_scan(self, scan: Scan, begin: int) -> None:
-        self._scans.append(scan)
-        self._scan_begins.append(max(begin, self._scan_begins[-1]))
-
-    def _merges(self, merges: ClassifiedMerges, batch: EventBatch | None) -> None:
-        zero = batch[of_kind(batch, KSM_MERGE_ONE_PAGE)] if batch is not None else merges.events[:0]
-        zero_failed = zero["err"] < 0
-        self._failures(KSM_MERGE_ONE_PAGE.name, zero["err"][zero_failed])
-        self._failures("ksm_merge_with_ksm_page", merges.events["err"][merges.failed])
-        starts = np.array(self._scan_begins, np.uint64)
-        tgids = np.union1d(merges.events["tgid"], zero["tgid"])
-        processes = [
-            self._processes.setdefault(tgid, ProcessSummary(tgid=tgid)) for tgid in tgids.tolist()
-        ]
-        for tallies, group in (
-            ([self.summary.totals], lambda events: np.zeros(len(events), np.intp)),
-            (processes, lambda events: np.searchsorted(tgids, events["tgid"])),
-            (self._scans, lambda events: np.searchsorted(starts, events["ts"], "right") - 1),
-        ):
-            _add(tallies, merges, group(merges.events), zero_failed, group(zero))
-
-    def _failures(self, kind: str, errors: npt.NDArray[np.int32]) -> None:
-        for error, count in zip(*np.unique(errors, return_counts=True), strict=True):
-            counts = self.summary.failures.setdefault(kind, {})
-            counts[int(error)] = counts.get(int(error), 0) + int(count)
-
-    def _add_counters(self) -> None:
-        summary = self.summary
-        names = [c.name for c in COUNTERS if c.where != "process"]
-        host = [row for row in self._counters if row["tgid"] is None]
-        if not host:
-            return
-        summary.counters_first = {name: host[0][name] for name in names}
-        summary.counters_last = {name: host[-1][name] for name in names}
-        summary.sampled_s = (host[-1]["ts"] - host[0]["ts"]) / 1e9
-        if self._ended_early:
-            summary.duration_s = max(summary.duration_s, summary.sampled_s)
-        saved_pages = [saved for row in host if (saved := _saved(row)) is not None]
-        if saved_pages:
-            summary.saved_pages_last, summary.saved_pages_peak = saved_pages[-1], max(saved_pages)
-        ended = [scan for scan in summary.scans if scan.end_ns is not None]
-        ends = np.array([scan.end_ns for scan in ended], np.uint64)
-        saved_before = _saved(host[0])
-        for row in host[1:]:
-            if row["reason"] != "scan":
-                continue
-            number = int(np.searchsorted(ends, row["ts"], "right")) - 1
-            saved = _saved(row)
-            if number >= 0 and saved is not None and saved_before is not None:
-                ended[number].pages_saved = saved - saved_before
-            saved_before = saved
-
-    def _name_processes(self) -> None:
-        for row in self._identities:
-            process = self._processes.setdefault(row["tgid"], ProcessSummary(tgid=row["tgid"]))
-            if row["comm"] is not None:
-                process.comm, process.vm, process.cgroup = row["comm"], row["vm"], row["cgroup"]
-        for row in self._counters:
-            if row["tgid"] is not None:
-                process = self._processes.setdefault(row["tgid"], ProcessSummary(tgid=row["tgid"]))
-                for name in (
-                    "ksm_rmap_items",
-                    "ksm_merging_pages",
-                    "ksm_zero_pages",
-                    "ksm_process_profit",
-                ):
-                    setattr(process, name, row[name])
-
-
-def _add(
-    tallies: Sequence[Tally],
-    merges: ClassifiedMerges,
-    group: npt.NDArray[np.intp],
-    zero_failed: npt.NDArray[np.bool_],
-    zero_group: npt.NDArray[np.intp],
-) -> None:
-    """Add events to the tallies they belong to; group: which one, -1 for none."""
-
-    def counts(mask: npt.NDArray[np.bool_], groups: npt.NDArray[np.intp]) -> list[int]:
-        chosen = groups[mask]
-        numbers: list[int] = np.bincount(chosen[chosen >= 0], minlength=len(tallies)).tolist()
-        return numbers
-
-    rows = zip(
-        tallies,
-        counts(merges.stood, group),
-        counts(merges.created, group),
-        counts(merges.failed, group),
-        counts(merges.inherited, group),
-        counts(merges.untold, group),
-        counts(~zero_failed, zero_group),
-        counts(zero_failed, zero_group),
-        strict=True,
+    stream, manifest = timeline.stream, timeline.recording.manifest
+    counters = timeline.recording.table("counters").to_pylist()
+    host = [row for row in counters if row["tgid"] is None]
+    tgids, tallies = _by_tgid(stream)
+    summary = Summary(
+        manifest=manifest,
+        ended="cut" if is_cut(manifest) else manifest["ended"],
+        duration_s=_duration(timeline, host),
+        events=stream.orders,
+        events_by_kind={
+            BY_ID[kind].name if kind in BY_ID else str(kind): count
+            for kind, count in sorted(stream.by_kind.items())
+        },
+        lost=int(stream.losses["count"].sum()),
+        totals=_counted(Tally(), _rows(tallies.sum(axis=0, keepdims=True))[0]),
+        stable_pages_removed=stream.by_kind[KSM_REMOVE_KSM_PAGE.id],
+        failures={BY_ID[kind].name: dict(e) for kind, e in stream.failures.items() if e},
+        scans=_scans(timeline, host),
+        processes=_processes(tgids, tallies, timeline.context.identities, counters),
+        advisor=_decisions(stream),
+        census_pages=timeline.recording.table("census").num_rows,
     )
-    for tally, stood, created, failed, inherited, untold, zero, zero_failures in rows:
-        tally.merges += stood
-        tally.stable_pages_created += created
-        tally.failed_merges += failed + zero_failures
-        tally.zero_merges += zero
-        if untold:
-            tally.inherited = None
-        elif tally.inherited is not None:
-            tally.inherited += inherited
+    if host:
+        _add_counters(summary, host)
+    return summary
+
+
+def _duration(timeline: Timeline, host: list[Row]) -> float:
+    """Seconds it lasted; of a recording without an end, to the last that is known of it."""
+    manifest, stream = timeline.recording.manifest, timeline.stream
+    if (told := manifest.get("duration_s")) is not None:
+        return float(told)
+    events = (stream.last_ts - timeline.context.begin_ns) / 1e9 if stream.orders else 0.0
+    return max(0.0, events, _sampled_s(host))
+
+
+def _sampled_s(host: list[Row]) -> float:
+    return (host[-1]["ts"] - host[0]["ts"]) / 1e9 if host else 0.0
+
+
+def _by_tgid(stream: Aggregator) -> tuple[list[int], Numbers]:
+    """Each process id, and how many of its pages merged in each way; failures in a last column.
+
+    After an exec, and where a pid was used again, it is the sum over its address spaces.
+    """
+    tgids, of_space = np.unique(stream.spaces.table["tgid"], return_inverse=True)
+    lives = stream.lives.table
+    how = count_by(of_space[lives["space"]], lives["how"], len(tgids))
+    failed = np.zeros(len(tgids), np.int64)
+    np.add.at(failed, of_space[: len(stream.failed_by_space)], stream.failed_by_space)
+    return tgids.tolist(), np.column_stack((how, failed))
+
+
+def _rows(tallies: Numbers) -> Sequence[Mapping[Any, Any]]:
+    """Rows with the columns about merging as the derived tables have them."""
+    how = tallies[:, :-1]
+    columns = {
+        **merge_counts(how),
+        "failed_merges": tallies[:, -1],
+        "ksm_pages_new": how[:, HOW.index("created")],
+    }
+    return pd.DataFrame(columns).to_dict("records")
+
+
+def _counted(tally: _T, row: Mapping[Any, Any]) -> _T:
+    """A tally with the numbers of a row of a derived table."""
+    tally.merges, tally.zero_merges = int(row["merges"]), int(row["zero_merges"])
+    tally.inherited = _known(row["inherited"])
+    tally.failed_merges = int(row["failed_merges"])
+    tally.stable_pages_created = int(row["ksm_pages_new"])
+    return tally
+
+
+def _known(number: Any) -> int | None:
+    return None if pd.isna(number) else int(number)
+
+
+def _scans(timeline: Timeline, host: list[Row]) -> list[Scan]:
+    found = []
+    saved_before = _saved(host[0]) if host else None
+    for row in timeline.scans.to_dict("records"):
+        start, end = _known(row["start_ns"]), _known(row["end_ns"])
+        if start is None and end is None:
+            # No scan is known to have been under way when the recording began.
+            continue
+        scan = Scan(
+            seq=int(row["seq"]), start_ns=start, end_ns=end, rmap_items=_known(row["items_after"])
+        )
+        saved = _known(row["pages_saved"])
+        if saved is not None and saved_before is not None:
+            scan.pages_saved = saved - saved_before
+        saved_before = saved_before if saved is None else saved
+        found.append(_counted(scan, row))
+    return found
+
+
+def _processes(
+    tgids: list[int], tallies: Numbers, identities: list[Row], counters: list[Row]
+) -> list[ProcessSummary]:
+    """Processes, those with most merges first."""
+    rows = zip(tgids, _rows(tallies), strict=True)
+    found = {tgid: _counted(ProcessSummary(tgid=tgid), row) for tgid, row in rows}
+    if (unknown := found.get(0)) and not (
+        unknown.merges or unknown.zero_merges or unknown.failed_merges
+    ):
+        del found[0]
+    for row in identities:
+        process = found.setdefault(row["tgid"], ProcessSummary(tgid=row["tgid"]))
+        if row["comm"] is not None:
+            process.comm, process.vm, process.cgroup = row["comm"], row["vm"], row["cgroup"]
+    for row in counters:
+        if row["tgid"] is not None:
+            process = found.setdefault(row["tgid"], ProcessSummary(tgid=row["tgid"]))
+            for name in _SAMPLED:
+                setattr(process, name, row[name])
+    return sorted(found.values(), key=lambda p: (-p.merges - p.zero_merges, p.tgid))
+
+
+def _decisions(stream: Aggregator) -> list[dict[str, int]]:
+    names = [*KSM_ADVISOR.fields, "ts"]
+    columns = [stream.decisions[name].tolist() for name in names]
+    keys = [*KSM_ADVISOR.fields, "ts_ns"]
+    return [dict(zip(keys, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _add_counters(summary: Summary, host: list[Row]) -> None:
+    names = [c.name for c in COUNTERS if c.where != "process"]
+    summary.counters_first = {name: host[0][name] for name in names}
+    summary.counters_last = {name: host[-1][name] for name in names}
+    summary.sampled_s = _sampled_s(host)
+    saved_pages = [saved for row in host if (saved := _saved(row)) is not None]
+    if saved_pages:
+        summary.saved_pages_last, summary.saved_pages_peak = saved_pages[-1], max(saved_pages)
 
 
 def _times(number: int | None, unit: int) -> int | None:
     return None if number is None else number * unit
 
 
-def _saved(row: Mapping[str, Any]) -> int | None:
+def _saved(row: Row) -> int | None:
     """Pages saved as the kernel counts: pages_sharing plus ksm_zero_pages."""
     sharing: int | None = row["pages_sharing"]
     return None if sharing is None else sharing + (row["ksm_zero_pages"] or 0)

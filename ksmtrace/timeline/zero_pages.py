@@ -12,11 +12,9 @@ import numpy.typing as npt
 from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.ends import Ends
 from ksmtrace.timeline.lives import STILL_MERGED
-from ksmtrace.timeline.tables import HOW
 
 U64 = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
-_ZERO = HOW.index("zero_page")
 
 
 def inherited_zero_pages(
@@ -28,7 +26,7 @@ def inherited_zero_pages(
     children, and those that any child ever had by then.
     """
     spaces, lives = stream.spaces.table, stream.lives.table
-    rows = np.flatnonzero(lives["how"] == _ZERO)
+    rows = np.flatnonzero(lives["ksm_page"] < 0)
     living, ever = np.zeros(len(at), np.int64), np.zeros(len(at), np.int64)
     if not (len(rows) or before) or not spaces["parent_tgid"].any():
         return living, ever

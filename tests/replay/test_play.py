@@ -11,7 +11,7 @@ from ksmtrace.events.batch import EVENT, EventBatch, concatenate
 from ksmtrace.events.registry import KSM_MERGE_WITH_KSM_PAGE, KSM_START_SCAN, KSM_STOP_SCAN
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.replay.play import in_time, play
-from ksmtrace.replay.source import RecordingSource, played
+from ksmtrace.timeline.build import timeline_of
 from ksmtrace.timeline.summary import summarise
 from tests.support.recordings import BEGIN, SECOND, make_recording
 
@@ -86,8 +86,7 @@ def test_a_clock_that_runs_back_in_the_recording_does_not_hang() -> None:
 def test_played_at_full_speed_the_demo_gives_the_reports_totals() -> None:
     lines: list[str] = []
     result = play(DEMO, None, tell=lines.append)
-    source = RecordingSource(DEMO)
-    totals = summarise(source.recording, played(source)).as_dict()["totals"]
+    totals = summarise(timeline_of(StoredRecording(DEMO))).as_dict()["totals"]
     assert result.totals == totals
     assert result.events == len(lines) == sum(result.kinds.values())
     assert result.lost == 0

@@ -37,22 +37,28 @@ from ksmtrace.errors import KsmtraceError
 from ksmtrace.events.batch import EventBatch
 from ksmtrace.events.registry import (
     KSM_ADVISOR,
+    KSM_ENTER,
     KSM_EXIT,
     KSM_MERGE_ONE_PAGE,
     KSM_REMOVE_KSM_PAGE,
     KSM_REMOVE_RMAP_ITEM,
+    VIA_EXEC,
 )
 from ksmtrace.processes.census import CENSUS
 from ksmtrace.recording.reader import StoredRecording
-from ksmtrace.replay.source import RecordingSource, played
+from ksmtrace.timeline.build import Timeline, stream_of, timeline_of
 from ksmtrace.timeline.summary import Summary, summarise
 
 _NAMES = itertools.count()
 
 
 def summed_up(path: Path) -> Summary:
-    source = RecordingSource(path)
-    return summarise(source.recording, played(source))
+    return summarise(timeline_of(StoredRecording(path)))
+
+
+def summed_up_in_pieces(path: Path, batches: Sequence[EventBatch]) -> Summary:
+    recording = StoredRecording(path)
+    return summarise(Timeline(recording, stream_of(recording, batches)))
 
 
 def summary_of(
@@ -122,11 +128,11 @@ def test_the_totals_count_what_stood(tmp_path: Path) -> None:
 
 def test_each_process_has_its_own_tally_most_merges_first(tmp_path: Path) -> None:
     rows = [
-        makes_ksm_page(7, at(1), tgid=11),
-        joins_ksm_page(7, at(1), tgid=13),
-        joins_ksm_page(7, at(1), tgid=13),
-        event(KSM_MERGE_ONE_PAGE, at(1), tgid=13),
-        joins_ksm_page(7, at(1)),
+        makes_ksm_page(7, at(1), tgid=11, mm=0x11),
+        joins_ksm_page(7, at(1), tgid=13, mm=0x13),
+        joins_ksm_page(7, at(1), tgid=13, mm=0x13),
+        event(KSM_MERGE_ONE_PAGE, at(1), tgid=13, mm=0x13),
+        joins_ksm_page(7, at(1), mm=0x17),
     ]
     identities = [
         {"ts": 1, "what": "present", "tgid": 11, "comm": "old", "cgroup": "/a"},
@@ -137,15 +143,16 @@ def test_each_process_has_its_own_tally_most_merges_first(tmp_path: Path) -> Non
     counters = [
         host_sample(BEGIN, "start", pages_shared=0),
         {"ts": 5, "reason": "start", "tgid": 13, "ksm_merging_pages": 1, "ksm_rmap_items": 5},
-        {"ts": 6, "reason": "end", "tgid": 13, "ksm_merging_pages": 3, "ksm_process_profit": -64},
-    ]
+        {"ts": 6, "reason": "end", "tgid": 13, "ksm_merging_pages": 3, "ksm_process_profit": -64,
+         "ksm_zero_pages": 5},
+    ]  # fmt: skip
     summary = summary_of(tmp_path, rows, identities=identities, counters=counters)
     assert [p.tgid for p in summary.processes] == [13, 0, 11, 17]
     first, unknown, second, idle = summary.processes
     assert (first.merges, first.zero_merges, first.comm) == (2, 1, None)
     assert (first.ksm_merging_pages, first.ksm_process_profit) == (3, -64)
     assert first.ksm_rmap_items is None
-    assert first.saved_bytes(4096) == 3 * 4096
+    assert first.saved_bytes(4096) == (3 + 5) * 4096
     assert (unknown.merges, unknown.saved_bytes(4096)) == (1, None)
     assert (second.comm, second.vm, second.cgroup) == ("new", "web1", "/a")
     assert second.stable_pages_created == 1
@@ -170,24 +177,38 @@ def test_inheritance_can_be_told_since_6_11(
     assert summary_of(tmp_path, rows, facts={"kernel": kernel}).totals.inherited == inherited
 
 
-def test_ksm_pages_of_before_make_inheritance_untold_unless_a_census_named_them(
-    tmp_path: Path,
-) -> None:
-    rows = [joins_ksm_page(7, at(1), mapcount=3), joins_ksm_page(11, at(1), mapcount=3)]
-    some = [host_sample(BEGIN, "start", pages_shared=101)]
-    assert summary_of(tmp_path, rows, counters=some).totals.inherited is None
-    for frame, inherited in ((7, None), (13, 0)):
-        path = tmp_path / f"census {frame}.ksm"
-        writer = open_writer(path)
-        writer.events(batch_of(rows))
-        writer.table("counters", some)
-        census = np.zeros(1, CENSUS)
-        census["pfn"] = frame
-        writer.census(BEGIN, "start", census)
-        writer.finish("duration", {})
-        summary = summed_up(path)
-        assert summary.totals.inherited == inherited
-        assert summary.census_pages == 1
+def test_ksm_pages_of_before_the_recording_leave_inheritance_untold(tmp_path: Path) -> None:
+    born = [
+        makes_ksm_page(11, at(1), tgid=11, mm=0x11),
+        joins_ksm_page(11, at(1), tgid=11, mm=0x11, addr=0x1000, mapcount=2),
+        joins_ksm_page(11, at(1), tgid=13, mm=0x13, mapcount=3),
+    ]
+    older = joins_ksm_page(7, at(1), tgid=17, mm=0x17, mapcount=3)
+    assert summary_of(tmp_path, born).totals.inherited == 0
+    summary = summary_of(tmp_path, [*born, older])
+    assert summary.totals.inherited is None
+    assert {p.tgid: p.inherited for p in summary.processes} == {11: 0, 13: 0, 17: None}
+
+
+def test_pages_of_all_censuses_are_counted(tmp_path: Path) -> None:
+    writer = open_writer(tmp_path / "a.ksm")
+    writer.census(BEGIN, "start", np.zeros(3, CENSUS))
+    writer.census(BEGIN + SECOND, "end", np.zeros(2, CENSUS))
+    writer.finish("duration", {})
+    assert summed_up(tmp_path / "a.ksm").census_pages == 5
+
+
+def test_an_exec_and_a_pid_used_again_are_one_row(tmp_path: Path) -> None:
+    rows = [
+        joins_ksm_page(7, at(1), tgid=11, mm=0x11),
+        event(KSM_MERGE_ONE_PAGE, at(1), tgid=11, mm=0x11, err=-14),
+        event(KSM_EXIT, at(2), tgid=11, mm=0x11),
+        event(KSM_ENTER, at(3), tgid=11, mm=0x13, arg=VIA_EXEC),
+        joins_ksm_page(7, at(4), tgid=11, mm=0x13),
+        joins_ksm_page(7, at(4), tgid=11, mm=0x13, addr=0x1000, err=-14),
+    ]
+    (process,) = summary_of(tmp_path, rows).processes
+    assert (process.tgid, process.merges, process.failed_merges) == (11, 2, 2)
 
 
 def scans_of(summary: Summary) -> list[tuple[int, int | None, int | None, int]]:
@@ -464,15 +485,15 @@ def make_place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_any_split_of_a_stream_gives_the_same_summary(
     place: Path, stream: EventBatch, where: list[int]
 ) -> None:
-    whole = summarise(StoredRecording(place), [stream]).as_dict()
-    assert summarise(StoredRecording(place), split(stream, where)).as_dict() == whole
+    whole = summed_up_in_pieces(place, [stream]).as_dict()
+    assert summed_up_in_pieces(place, split(stream, where)).as_dict() == whole
 
 
 @given(stream=streams(), where=borders())
 def test_what_the_scans_and_the_processes_count_is_the_total(
     place: Path, stream: EventBatch, where: list[int]
 ) -> None:
-    summary = summarise(StoredRecording(place), split(stream, where))
+    summary = summed_up_in_pieces(place, split(stream, where))
     for name in ("merges", "zero_merges", "failed_merges", "stable_pages_created"):
         total = getattr(summary.totals, name)
         assert sum(getattr(process, name) for process in summary.processes) == total

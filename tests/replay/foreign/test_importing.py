@@ -32,7 +32,7 @@ from ksmtrace.replay.foreign.detect import LONGEST_LINE
 from ksmtrace.replay.foreign.formats import FORMATS
 from ksmtrace.replay.foreign.importing import Imported, ImportRequest, default_name, import_text
 from ksmtrace.replay.play import play
-from ksmtrace.replay.source import RecordingSource, played
+from ksmtrace.timeline.build import timeline_of
 from ksmtrace.timeline.summary import summarise
 
 SAMPLES = Path(__file__).parent / "samples"
@@ -147,8 +147,7 @@ def test_what_reads_recordings_reads_imports(form: str, kernel: str | None, tmp_
     # perf's header names a kernel.
     lines = b"".join(lines_of(RUN, form))
     do_import(tmp_path, lines if form == "perf" else text_of(RUN, form), kernel=kernel)
-    source = RecordingSource(tmp_path / "a.ksm")
-    summary = summarise(source.recording, played(source)).as_dict()
+    summary = summarise(timeline_of(StoredRecording(tmp_path / "a.ksm"))).as_dict()
     assert summary["totals"]["merges"] == 3
     assert summary["totals"]["inherited"] is None
     assert summary["lost"] == (None if form == "perf" else 0)
@@ -224,8 +223,7 @@ def test_a_cut_text_says_so_in_its_report(tmp_path: Path) -> None:
 
     text = text_of(RUN, "perf")
     do_import(tmp_path, text[:-3])
-    source = RecordingSource(tmp_path / "a.ksm")
-    summary = summarise(source.recording, played(source))
+    summary = summarise(timeline_of(StoredRecording(tmp_path / "a.ksm")))
     assert summary.as_dict()["ended"] == "cut"
     console = Console(width=80)
     with console.capture() as shown:
@@ -380,8 +378,7 @@ def test_times_that_go_back_keep_the_order_and_are_told(tmp_path: Path) -> None:
     assert any("go back 1 times" in note for note in imported.notes)
     manifest = StoredRecording(tmp_path / "a.ksm").manifest
     assert manifest["duration_s"] == 0.006
-    source = RecordingSource(tmp_path / "a.ksm")
-    assert summarise(source.recording, played(source)).duration_s == 0.006
+    assert summarise(timeline_of(StoredRecording(tmp_path / "a.ksm"))).duration_s == 0.006
 
 
 def test_progress_is_told_up_to_the_end(tmp_path: Path) -> None:
