@@ -28,7 +28,7 @@ from ksmtrace.timeline.lives import (
     UNMERGED,
 )
 from ksmtrace.timeline.scans import Scans
-from ksmtrace.timeline.sorting import Mask
+from ksmtrace.timeline.sorting import Mask, in_order, rows_of
 from ksmtrace.timeline.tables import HOW, frame
 from ksmtrace.timeline.zero_pages import inherited_zero_pages
 
@@ -65,8 +65,9 @@ def counted(stream: Aggregator, ends: Ends, scans: Scans, *, sees_breaks: bool) 
     most[silent] = _noticed_by(stream, scans, silent, ends.before[silent])
     if sees_breaks:
         least[end == STILL_MERGED] = _FOREVER
-    across = across_losses(stream, ends)
-    least[across] = begun[across]
+    if len(stream.losses):
+        across = across_losses(stream, ends)
+        least[across] = begun[across]
     # A mapping of before may have had no rmap_item yet; after a loss it may not be of before.
     least[(lives["how"] == _BEFORE) & (~told | (len(stream.losses) > 0))] = 0
     return Counted(begun, least, most)
@@ -99,21 +100,24 @@ def accounts(
 
     def between(which: Mask, begin: U64, end: U64, at_begin: U64, at_end: U64) -> Numbers:
         """How many of some lives have begun by `at_begin` and not ended by `at_end`."""
-        begun = np.searchsorted(np.sort(begin[which]), at_begin, "right")
+        rows = rows_of(which)
+        begun = np.searchsorted(in_order(begin[rows]), at_begin, "right")
         # A life can't end before it began, so counting each apart is enough.
-        over = np.searchsorted(np.sort(end[which]), at_end, "right")
+        over = np.searchsorted(in_order(end[rows]), at_end, "right")
         counts: Numbers = begun - np.minimum(over, begun)
         return counts
 
     def open_at(which: Mask) -> Numbers:
         """Lives that may be going on and need not: between `least` and `most`."""
-        return between(which, times.begun, times.most, late, early) - between(
-            which, times.begun, np.maximum(times.least, times.begun), late, early
-        )
+        rows = rows_of(which)
+        surely = np.searchsorted(in_order(least[rows]), early, "right")
+        counts: Numbers = surely - np.searchsorted(in_order(times.most[rows]), early, "right")
+        return counts
 
     end = ends.end
+    least = np.maximum(times.least, times.begun)
     merged_most = between(mapped, times.begun, times.most, late, early)
-    merged_least = between(mapped, times.begun, np.maximum(times.least, times.begun), early, late)
+    merged_least = between(mapped, times.begun, least, early, late)
     born, node_least_end, node_end, surely = _ksm_page_times(stream, times)
     everything = np.ones(len(born), bool)
     shared_most = between(everything, born, node_end, late, early)
@@ -123,9 +127,13 @@ def accounts(
     merged = shared + sharing
     unnamed = _unnamed(merged, merged_most)
     zeros = host.counters["ksm_zero_pages"]
-    zero_end = np.where(end == STILL_MERGED, _FOREVER, ends.before)
-    zero_most = between(zero, times.begun, zero_end, late, early)
-    zero_least = between(zero, times.begun, np.maximum(ends.after, times.begun), early, late)
+    # Zero pages are counted as they come and go, not when ksmd notices.
+    rows = np.flatnonzero(zero)
+    every = np.ones(len(rows), bool)
+    begun, after, before = times.begun[rows], ends.after[rows], ends.before[rows]
+    before = np.where(end[rows] == STILL_MERGED, _FOREVER, before)
+    zero_most = between(every, begun, before, late, early)
+    zero_least = between(every, begun, np.maximum(after, begun), early, late)
     first_zero = zeros[0] if len(zeros) and np.isfinite(zeros[0]) else 0
     zero_before = max(0, int(first_zero) - (int(zero_most[0]) if len(zero_most) else 0))
     living, ever = inherited_zero_pages(stream, ends, host.ts, int(zero_before))

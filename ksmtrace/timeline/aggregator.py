@@ -45,7 +45,7 @@ Columns = Mapping[str, npt.NDArray[Any]]
 """A batch's slots by name: a structured array, or a column each."""
 
 SLOTS = ("ts", "kind", "pfn", "item", "mm", "addr", "tgid", "err", "arg")
-CHUNK = 1 << 20
+CHUNK = 1 << 19
 _PAIR_DISTANCE = 1 << 16
 """The halves of a new KSM page follow each other at once; other CPUs' events may stand between."""
 _EFAULT = -14

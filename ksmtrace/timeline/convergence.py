@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from ksmtrace.timeline.sorting import rows_of
+
 U64 = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
 
@@ -44,8 +46,11 @@ def growth(group: Numbers, begun: U64, ended: U64, groups: int, final: Numbers) 
     clock = _Clock(begun, ended, groups)
     begins = clock.packed(group, begun)
     begins.sort()
-    over = slice(None) if ended.all() else np.flatnonzero(ended)
-    ends = clock.packed(group[over], np.maximum(ended[over], begun[over]))
+    over = rows_of(ended != 0)
+    late = ended[over]
+    if (late < begun[over]).any():
+        late = np.maximum(late, begun[over])
+    ends = clock.packed(group[over], late)
     ends.sort()
     starts = np.searchsorted(begins, clock.borders)
     lengths = np.diff(starts)
@@ -99,8 +104,11 @@ class _Clock:
         ticks = moment - self._first
         ticks >>= self._shift
         ticks += np.uint64(1)
-        ticks[moment == 0] = 0
-        ticks |= group.astype(np.uint64) << self._bits
+        if not moment.all():
+            ticks[moment == 0] = 0
+        above = group.astype(np.uint64)
+        above <<= self._bits
+        ticks |= above
         return ticks
 
     def moments(self, packed: U64) -> U64:

@@ -72,20 +72,23 @@ def ends_of(stream: Aggregator, context: Context, scans: Scans, *, sees_breaks: 
         by_exit = (end == EXIT) & known
         after[by_exit] = before[by_exit]
         ends.proven[by_exit] = True
-    across = across_losses(stream, ends)
-    ends.after[across & (end != STILL_MERGED)] = merged[across & (end != STILL_MERGED)]
-    ends.proven[across & (end != STILL_MERGED)] = False
+    if len(stream.losses):
+        across = across_losses(stream, ends) & (end != STILL_MERGED)
+        ends.after[across] = merged[across]
+        ends.proven[across] = False
     return ends
 
 
 def _told_after_the_exit(ends: Ends, stream: Aggregator) -> None:
     """Lives of before that ksmd found over after their process had exited: the exit ended them."""
     lives = stream.lives.table
-    exited = stream.spaces.table["exited_ts"][lives["space"]]
-    late = (lives["how"] == BEFORE) & (ends.end == STALE) & (exited > 0) & (exited < ends.before)
-    ends.end[late] = EXIT
-    ends.before[late] = exited[late]
-    ends.proven[late] = False
+    rows = np.flatnonzero((lives["how"] == BEFORE) & (ends.end == STALE))
+    exited = stream.spaces.table["exited_ts"][lives["space"][rows]]
+    late = (exited > 0) & (exited < ends.before[rows])
+    rows, exited = rows[late], exited[late]
+    ends.end[rows] = EXIT
+    ends.before[rows] = exited
+    ends.proven[rows] = False
 
 
 def across_losses(stream: Aggregator, ends: Ends) -> Mask:

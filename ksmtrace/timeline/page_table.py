@@ -14,7 +14,7 @@ from ksmtrace.timeline.convergence import growth
 from ksmtrace.timeline.ends import Ends, resets_of
 from ksmtrace.timeline.lives import FOUND_DEAD, STALE, STILL_MERGED, UNMERGED
 from ksmtrace.timeline.scans import Scans
-from ksmtrace.timeline.sorting import stable_order
+from ksmtrace.timeline.sorting import distinct, rows_of, stable_order
 from ksmtrace.timeline.tables import END, HOW, NODE_END, frame
 
 Numbers = npt.NDArray[np.int64]
@@ -95,7 +95,7 @@ def stable_pages(stream: Aggregator, context: Context, scans: Scans, ends: Ends)
     """The table `stable_pages` (`tables.TABLES`)."""
     table, lives = stream.ksm_pages.table, stream.lives.table
     count = len(table)
-    rows = np.flatnonzero(lives["ksm_page"] >= 0)
+    rows = rows_of(lives["ksm_page"] >= 0)
     page = lives["ksm_page"][rows]
     merges = np.bincount(page, minlength=count)
     born, died = table["born_ts"], table["died_ts"]
@@ -125,11 +125,11 @@ def _sharers_last(page: Numbers, end: npt.NDArray[np.uint8], count: int) -> Numb
 
 
 def _distinct_spaces(page: Numbers, space: npt.NDArray[np.int32], count: int) -> Numbers:
-    pairs = page.astype(np.uint64) << np.uint64(32) | space.astype(np.uint64)
-    pairs.sort()
-    if len(pairs):
-        pairs = pairs[np.concatenate(([True], pairs[1:] != pairs[:-1]))]
-    return np.bincount((pairs >> np.uint64(32)).astype(np.int64), minlength=count)
+    pairs = page.astype(np.uint64)
+    pairs <<= np.uint64(32)
+    pairs |= space.astype(np.uint64)
+    page = (distinct(pairs) >> np.uint64(32)).astype(np.int64)
+    return np.bincount(page, minlength=count)
 
 
 def _node_end(stream: Aggregator, context: Context) -> npt.NDArray[np.int8]:

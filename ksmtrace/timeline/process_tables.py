@@ -19,6 +19,7 @@ from ksmtrace.timeline.page_table import integers
 from ksmtrace.timeline.regions import Regions
 from ksmtrace.timeline.scan_table import count_by, merge_counts
 from ksmtrace.timeline.scans import Scans
+from ksmtrace.timeline.sorting import distinct, rows_of, run_starts
 from ksmtrace.timeline.tables import frame
 
 Numbers = npt.NDArray[np.int64]
@@ -42,7 +43,7 @@ def shared_growth(stream: Aggregator, ends: Ends, regions: Regions) -> Shared:
     # What a process shares in the end is what its exit ended.
     lasting = (ends.end == STILL_MERGED) | (ends.end == EXIT)
     placed = regions.of_life >= 0
-    inside = slice(None) if placed.all() else np.flatnonzero(placed)
+    inside = rows_of(placed)
     region = regions.of_life[inside]
     of_region = np.bincount(regions.of_life[lasting & placed], minlength=count)
     of_space = np.bincount(space[lasting], minlength=spaces)
@@ -53,7 +54,7 @@ def shared_growth(stream: Aggregator, ends: Ends, regions: Regions) -> Shared:
         # Each process merges in one region, as is usual: they grow alike.
         by_space = by_region.placed(owners, spaces)
     else:
-        by_space = growth(space.astype(np.int64), begun, over, spaces, of_space)
+        by_space = growth(space, begun, over, spaces, of_space)
     return Shared(by_space, by_region)
 
 
@@ -68,7 +69,7 @@ def processes(stream: Aggregator, context: Context, ends: Ends, shared: Shared) 
     parents = spaces["parent_tgid"].astype(np.int64)
     sampled = _last_samples(stream, context)
     broken = np.bincount(stream.breaks["space"], minlength=count)
-    group = stream.lives.table["space"].astype(np.int64)
+    group = stream.lives.table["space"]
     return frame(
         "processes",
         {
@@ -169,53 +170,82 @@ def _sampled_spaces(stream: Aggregator, context: Context) -> Numbers:
     return spaces
 
 
-def _history(
-    ends: Ends, index: Scans, merged_in: Numbers, group: Numbers, groups: int
-) -> tuple[Numbers, Numbers, Numbers, Numbers, Numbers]:
-    """Group, scan, merged, merges and ended of each scan in which a group changed."""
-    scans = len(index.scans)
+@dataclass(frozen=True)
+class _History:
+    """Of each scan in which a group changed, by group and scan; merged: at its end."""
+
+    group: Numbers
+    scan: Numbers
+    merged: Numbers
+    merges: Numbers
+    ended: Numbers
+
+
+_SCAN_BITS = np.uint64(32)
+
+
+def _history(ends: Ends, index: Scans, merged_in: Numbers, group: Numbers) -> _History:
+    """When groups changed; group: of each life, -1 for none. Only changes take memory."""
+    inside = rows_of(group >= 0)
     over = np.flatnonzero((ends.end != STILL_MERGED) & (group >= 0))
-    ended_in = index.at(ends.before[over])
-    inside = np.flatnonzero(group >= 0)
-    begun_in = merged_in[inside]
-    # Column 0 is what was merged before.
-    begun = np.bincount(group[inside] * (scans + 1) + begun_in + 1, minlength=groups * (scans + 1))
-    begun = begun.reshape(groups, scans + 1)
-    gone = np.bincount(group[over] * scans + ended_in, minlength=groups * scans)
-    gone = gone.reshape(groups, scans)
-    merged = np.cumsum(begun, axis=1)[:, 1:] - np.cumsum(gone, axis=1)
-    merges = begun[:, 1:]
-    which, scan = np.nonzero((merges > 0) | (gone > 0))
-    return which, scan, merged[which, scan], merges[which, scan], gone[which, scan]
+    # Scan -1 is what was merged before; so that it sorts first all are one higher.
+    begun = _packed(group[inside], merged_in[inside] + 1)
+    gone = _packed(group[over], index.at(ends.before[over]) + 1)
+    begun.sort()
+    gone.sort()
+    moments = distinct(np.concatenate((distinct(begun), distinct(gone))))
+    merges = _counts(begun, moments)
+    ended = _counts(gone, moments)
+    which = (moments >> _SCAN_BITS).astype(np.int64)
+    scan = (moments & np.uint64(0xFFFFFFFF)).astype(np.int64) - 1
+    merged = np.cumsum(merges - ended)
+    starts = run_starts(which)
+    before = np.concatenate(([0], merged))[starts]
+    merged -= np.repeat(before, np.diff(np.append(starts, len(which))))
+    shown = scan >= 0
+    return _History(which[shown], scan[shown], merged[shown], merges[shown], ended[shown])
+
+
+def _packed(group: Numbers, scan: Numbers) -> U64:
+    packed: U64 = group.astype(np.uint64)
+    packed <<= _SCAN_BITS
+    packed |= scan.astype(np.uint64)
+    return packed
+
+
+def _counts(values: U64, keys: U64) -> Numbers:
+    """How often each key is among sorted values."""
+    counts: Numbers = np.searchsorted(values, keys, "right") - np.searchsorted(values, keys, "left")
+    return counts
 
 
 def process_history(
     stream: Aggregator, context: Context, index: Scans, ends: Ends, merged_in: Numbers
 ) -> pd.DataFrame:
     """The table `process_history` (`tables.TABLES`)."""
-    count = len(stream.spaces.table)
-    group = stream.lives.table["space"].astype(np.int64)
-    which, scan, merged, merges, ended = _history(ends, index, merged_in, group, count)
+    history = _history(ends, index, merged_in, stream.lives.table["space"])
     samples = context.processes
-    profit = np.full((count, len(index.scans)), np.nan)
     space = _sampled_spaces(stream, context)
-    known = (space >= 0) & np.isfinite(samples.counters["ksm_process_profit"])
-    sampled_in = index.at(samples.ts)
-    profit[space[known], sampled_in[known]] = samples.counters["ksm_process_profit"][known]
-    profits = profit[which, scan]
-    unknown = np.isnan(profits)
+    profits = samples.counters["ksm_process_profit"]
+    known = np.flatnonzero((space >= 0) & np.isfinite(profits))
+    sampled = _packed(space[known], index.at(samples.ts[known]))
+    # In time's order: of one scan's samples the last one counts.
+    order = np.argsort(sampled, kind="stable")
+    at = np.searchsorted(sampled[order], _packed(history.group, history.scan), "right") - 1
+    found = at >= 0
+    found[found] = sampled[order][at[found]] == _packed(history.group, history.scan)[found]
+    profit = np.zeros(len(at), np.int64)
+    profit[found] = profits[known][order][at[found]].astype(np.int64)
     return frame(
         "process_history",
         {
-            "process": integers(which.astype(np.int32), which >= 0),
-            "scan": scan,
-            "merged": merged,
-            "merges": merges,
-            "ended": ended,
-            "saved_bytes": merged * context.page_bytes,
-            "profit_bytes": pd.arrays.IntegerArray(
-                np.where(unknown, 0, profits).astype(np.int64), unknown
-            ),
+            "process": integers(history.group.astype(np.int32), history.group >= 0),
+            "scan": history.scan,
+            "merged": history.merged,
+            "merges": history.merges,
+            "ended": history.ended,
+            "saved_bytes": history.merged * context.page_bytes,
+            "profit_bytes": integers(profit, found),
         },
     )
 
@@ -254,17 +284,15 @@ def region_history(
     regions: Regions,
 ) -> pd.DataFrame:
     """The table `region_history` (`tables.TABLES`)."""
-    which, scan, merged, merges, ended = _history(
-        ends, index, merged_in, regions.of_life, len(regions.regions)
-    )
+    history = _history(ends, index, merged_in, regions.of_life)
     return frame(
         "region_history",
         {
-            "region": which,
-            "scan": scan,
-            "merged": merged,
-            "merges": merges,
-            "ended": ended,
-            "saved_bytes": merged * context.page_bytes,
+            "region": history.group,
+            "scan": history.scan,
+            "merged": history.merged,
+            "merges": history.merges,
+            "ended": history.ended,
+            "saved_bytes": history.merged * context.page_bytes,
         },
     )

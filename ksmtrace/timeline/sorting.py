@@ -30,6 +30,16 @@ def stable_order(keys: npt.NDArray[np.uint64]) -> Indices:
     return packed.view(np.int64)
 
 
+def in_order(values: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Values sorted; such as are already, as moments in a stream are, without copying."""
+    return values if (values[1:] >= values[:-1]).all() else np.sort(values)
+
+
+def rows_of(mask: Mask) -> slice | Indices:
+    """The rows that a mask chooses; if that is all, without a list and without copying."""
+    return slice(None) if mask.all() else np.flatnonzero(mask)
+
+
 def distinct(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     """The distinct keys, sorted. np.unique hashes, which is many times slower on such keys."""
     keys = np.sort(keys)

@@ -81,6 +81,22 @@ def test_any_split_of_a_scenario_gives_the_same_tables(
     _assert_split_is_the_same(recording, borders)
 
 
+@SETTINGS
+@given(
+    family=st.sampled_from([family.name for family in FAMILIES]), seed=st.integers(0, 10**6),
+    chunk=st.integers(1, 60), cow=st.booleans(),
+)  # fmt: skip
+def test_chunks_of_any_size_give_the_same_tables(
+    family: str, seed: int, chunk: int, *, cow: bool, tmp_path_factory: Any
+) -> None:
+    path = tmp_path_factory.mktemp("batching") / "a.ksm"
+    recording = record(recycled(_random(family, seed)), path, Variant(cow=cow))
+    one = Timeline(recording, stream_of(recording, recording.event_batches()))
+    other = Timeline(recording, stream_of(recording, recording.event_batches(), chunk=chunk))
+    for name in TABLES:
+        pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name), obj=name)
+
+
 # Streams that no kernel makes: everything about very few pages, in any order.
 
 _FEW = st.integers(0, 3)
