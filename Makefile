@@ -43,6 +43,11 @@ bench-cow: .venv/.set-up-dev	## what watching writes to merged pages costs (root
 bench-model: .venv/.set-up-dev	## page visits a second of the model, and of the real ksmd (root)
 	@$(PY) bench/model.py
 
+.PHONY: bench-timeline
+bench-timeline: .venv/.set-up-dev	## from ten million events on disk to all tables; live load (root)
+	@$(PY) bench/timeline.py --times 3
+	@$(PY) bench/live_timeline.py
+
 .PHONY: corruptions
 corruptions: .venv/.set-up-dev	## spoil recordings in many ways; how many are found by replay --check?
 	@$(PY) bench/corruptions.py
