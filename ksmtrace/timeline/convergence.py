@@ -14,6 +14,7 @@ Numbers = npt.NDArray[np.int64]
 
 FRACTIONS = (50, 90, 99)
 """Percent of the final sharing."""
+_AT_ONCE = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,14 @@ def growth(group: Numbers, begun: U64, ended: U64, groups: int, final: Numbers) 
     group: of each life, below `groups`. begun, ended: ns, 0 for before all and for not ended.
     final: of each group, the sharing at its end. Definition: docs/analysis.md#convergence.
     """
+    parts = -(-len(group) // _AT_ONCE)
+    if parts <= 1:
+        return _growth(group, begun, ended, groups, final)
+    # Sorting takes a few times the memory of what is sorted: some groups at a time.
+    return _in_parts(group, begun, ended, groups, final, parts)
+
+
+def _growth(group: Numbers, begun: U64, ended: U64, groups: int, final: Numbers) -> Growth:
     clock = _Clock(begun, ended, groups)
     begins = clock.packed(group, begun)
     begins.sort()
@@ -76,6 +85,24 @@ def growth(group: Numbers, begun: U64, ended: U64, groups: int, final: Numbers) 
         moment = np.zeros(groups, np.uint64)
         moment[there] = clock.moments(begins[at[there]])
         reached[percent] = moment
+    return Growth(peak, reached)
+
+
+def _in_parts(
+    group: Numbers, begun: U64, ended: U64, groups: int, final: Numbers, parts: int
+) -> Growth:
+    """`growth` of every so many-th group at a time."""
+    peak = np.zeros(groups, np.int64)
+    reached = {percent: np.zeros(groups, np.uint64) for percent in FRACTIONS}
+    for part in range(min(parts, groups)):
+        here = np.arange(part, groups, parts)
+        rows = np.flatnonzero(group % parts == part)
+        # A part of one group can't be taken apart: it is sorted whole.
+        mine, moments, ends = group[rows] // parts, begun[rows], ended[rows]
+        found = _growth(mine, moments, ends, len(here), final[here])
+        peak[here] = found.peak
+        for percent, moment in found.reached.items():
+            reached[percent][here] = moment
     return Growth(peak, reached)
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 from ksmtrace.timeline.aggregator import Aggregator, page_keys
 from ksmtrace.timeline.before import LivesByPage, spaces_of
 from ksmtrace.timeline.context import CensusRead, Context, Samples
+from ksmtrace.timeline.growing import column
 from ksmtrace.timeline.lives import (
     COW_BREAK,
     EXIT,
@@ -52,8 +53,8 @@ def ends_of(stream: Aggregator, context: Context, scans: Scans, *, sees_breaks: 
     """
     lives = stream.lives.table
     end, merged, ended = lives["end"].copy(), lives["merged_ts"], lives["ended_ts"]
-    before = ended.copy()
-    after = merged.copy()
+    before = column(ended)
+    after = column(merged)
     exact = (end == COW_BREAK) | (end == UNMAPPED) | (end == UNMERGED)
     after[exact] = ended[exact]
     ends = Ends(end, after, before, exact | (end == UNKNOWN) | (end == STALE) | (end == FOUND_DEAD))

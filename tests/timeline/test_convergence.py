@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ksmtrace.timeline import convergence
 from ksmtrace.timeline.convergence import FRACTIONS, growth
 
 TICK = 1024
@@ -50,3 +52,17 @@ def test_growth_is_what_counting_gives(lives: list[Life], base: int) -> None:
             told = int(found.reached[percent][number])
             want = base + (moment or 0) * TICK
             assert told == 0 if not moment else want - TICK < told <= want
+
+
+@given(st.lists(LIFE, max_size=17), st.integers(1, 5))
+def test_growth_in_parts_is_growth(lives: list[Life], at_once: int) -> None:
+    group = np.array([life[0] for life in lives], np.int64)
+    begun, ended = (np.array([life[n] or 0 for life in lives], np.uint64) for n in (1, 2))
+    final = np.bincount(group[ended == 0], minlength=GROUPS)
+    whole = growth(group, begun, ended, GROUPS, final)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(convergence, "_AT_ONCE", at_once)
+        parts = growth(group, begun, ended, GROUPS, final)
+    assert parts.peak.tolist() == whole.peak.tolist()
+    for percent in FRACTIONS:
+        assert parts.reached[percent].tolist() == whole.reached[percent].tolist()
