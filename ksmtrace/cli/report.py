@@ -26,12 +26,13 @@ def run(args: argparse.Namespace) -> int:
     from ksmtrace.timeline.summary import summarise
 
     recording = StoredRecording(args.recording)
-    summary = summarise(timeline_of(recording))
+    timeline = timeline_of(recording)
+    summary = summarise(timeline)
     breaks = None
     if recording.manifest.get("cow"):
         from ksmtrace.timeline.breaks import break_tables
 
-        breaks = break_tables(recording)
+        breaks = break_tables(recording, timeline)
     if args.json:
         import json
 

@@ -128,7 +128,7 @@ def _sharing(run: Run, by: By, timeline: Timeline) -> View:
     return sharing_view(run, sharing(timeline, by=by), by)
 
 
-def _breaks(run: Run, _named: bool, _: Timeline) -> View:
+def _breaks(run: Run, _named: bool, timeline: Timeline) -> View:
     from ksmtrace.recording.reader import StoredRecording
     from ksmtrace.timeline.breaks import break_tables
     from ksmtrace.views.timeline_writers import breaks_view
@@ -138,7 +138,7 @@ def _breaks(run: Run, _named: bool, _: Timeline) -> View:
             "this recording does not say who wrote to merged pages",
             "record with --cow to see it",
         )
-    return breaks_view(run, break_tables(StoredRecording(run.name)))
+    return breaks_view(run, break_tables(StoredRecording(run.name), timeline))
 
 
 def _advisor(run: Run, _named: bool, _: Timeline) -> View:

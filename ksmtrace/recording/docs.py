@@ -46,16 +46,16 @@ def recording_page() -> str:
     return _HEAD + "\n".join(_tables()) + "\n"
 
 
+def table_head(name: str, meaning: str, more: str = "") -> Iterator[str]:
+    """The lines before a table's columns. meaning: without a stop; more: a sentence after it."""
+    yield from ("", f"## {name}", "", f"{meaning[0].upper()}{meaning[1:]}.{more}", "")
+    yield from ("| column | type | meaning |", "|---|---|---|")
+
+
 def _tables() -> Iterator[str]:
     for table in TABLES.values():
-        yield ""
-        yield f"## {table.name}"
-        yield ""
         optional = f" Only with {table.only_with}." if table.only_with else ""
-        yield f"{table.meaning[0].upper()}{table.meaning[1:]}.{optional}"
-        yield ""
-        yield "| column | type | meaning |"
-        yield "|---|---|---|"
+        yield from table_head(table.name, table.meaning, optional)
         for column in table.columns:
             kind = "string (dictionary)" if column.type == "kind" else column.type
             yield f"| `{column.name}` | {kind} | {column.meaning} |"

@@ -123,6 +123,8 @@ def accounts(
     shared_most = between(everything, born, node_end, late, early)
     shared_least = between(everything, surely, node_least_end, early, late)
     lost = _running(stream.losses["since"], stream.losses["count"], late)
+    # The kernel counts all processes' pages: of some of them there is nothing to compare.
+    judged = np.nan if context.manifest.get("only_pids") else 0.0
     shared, sharing = host.counters["pages_shared"], host.counters["pages_sharing"]
     merged = shared + sharing
     unnamed = _unnamed(merged, merged_most)
@@ -158,11 +160,15 @@ def accounts(
             "open": open_at(mapped & (end == STILL_MERGED)),
             "before": np.full(len(host), unnamed),
             "lost": lost,
-            "residual": _whole(_outside(merged, merged_least, merged_most + unnamed, lost)),
+            "residual": _whole(
+                _outside(merged, merged_least, merged_most + unnamed, lost) + judged
+            ),
             "zero_kernel": _whole(zeros),
             "zero_least": zero_least,
             "zero_most": zero_most,
-            "zero_residual": _whole(_outside(zeros, zero_least, zero_most + zero_before, lost)),
+            "zero_residual": _whole(
+                _outside(zeros, zero_least, zero_most + zero_before, lost) + judged
+            ),
         },
     )
 

@@ -10,7 +10,7 @@ from ksmtrace.kernel.advisor import next_change, next_pages_to_scan
 from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.context import Context, Samples
 from ksmtrace.timeline.scans import Scans
-from ksmtrace.timeline.tables import frame
+from ksmtrace.timeline.tables import frame, whole
 
 Numbers = npt.NDArray[np.int64]
 _POSSIBLE_CHANGES = np.arange(1, 20_001)
@@ -43,9 +43,9 @@ def advisor(stream: Aggregator, context: Context, index: Scans) -> pd.DataFrame:
             "scan": index.of_segment[segment],
             "scan_time_s": decisions["scan_time"],
             "cpu_percent": decisions["cpu_percent"],
-            "pages_before": _whole(pages_before),
+            "pages_before": whole(pages_before),
             "pages_to_scan": decisions["pages_to_scan"],
-            **{column: _whole(values) for column, values in knobs.items()},
+            **{column: whole(values) for column, values in knobs.items()},
             "computed": computed,
             "agrees": agrees,
         },
@@ -130,8 +130,3 @@ def _check(
         agrees.append(bool(fits.any()) if len(possible) == 1 or not fits.any() else None)
         averages = averages[fits] if fits.any() else _POSSIBLE_CHANGES
     return computed, agrees
-
-
-def _whole(numbers: npt.NDArray[np.float64]) -> pd.arrays.IntegerArray:
-    unknown = np.isnan(numbers)
-    return pd.arrays.IntegerArray(np.where(unknown, 0, numbers).astype(np.int64), unknown)

@@ -180,10 +180,13 @@ class Aggregator:
         self._wanted = max(self._chunk, self.lives.carried // 2)
 
     def _process(self, events: Columns) -> None:
+        # CPUs' clocks may differ: what comes later in the stream is no earlier.
+        in_order = np.maximum.accumulate(np.maximum(events["ts"], np.uint64(self._ts_before)))
+        events = {**events, "ts": in_order}
         kind = events["kind"]
         counts = np.bincount(kind)
         self.by_kind.update({k: c for k, c in enumerate(counts.tolist()) if c})
-        self.last_ts = max(self.last_ts, int(events["ts"].max()))
+        self.last_ts = int(in_order[-1])
         borders = self._borders(events)
         rows = np.flatnonzero(_ABOUT_PAGES[kind])
         spaces = self.spaces.assign(events, rows, self.orders)
@@ -191,7 +194,8 @@ class Aggregator:
         about = {name: events[name] if everything else events[name][rows] for name in SLOTS}
         if not self._addresses_known:
             about["addr"] = np.zeros(len(rows), np.uint64)
-        merges = _Merges(about, rows, np.flatnonzero(kind == LOST.id))
+        parted = (kind == LOST.id) | (kind == KSM_STOP_SCAN.id)
+        merges = _Merges(about, rows, np.flatnonzero(parted))
         pages = self._page_events(about, rows, spaces, merges)
         chunk = self.lives.before(pages, self._expires, self.spaces.table["entered_ts"])
         whence = chunk.source[chunk.begins]
@@ -405,11 +409,12 @@ class Aggregator:
 class _Merges:
     """Merge events among the events about pages, and what became of each: masks of their length.
 
+    parted: rows of the stream that never stand between the halves of a pair.
     stood: attached to a KSM page. first: of a pair. created: a first half that stood. second: of a
     pair. zero: tries to map the zero page. failed: tries that failed; an undone first half is none.
     """
 
-    def __init__(self, about: Columns, rows: Indices, lost: Indices) -> None:
+    def __init__(self, about: Columns, rows: Indices, parted: Indices) -> None:
         kind, err, arg, pfn = (about[name] for name in ("kind", "err", "arg", "pfn"))
         merge = kind == KSM_MERGE_WITH_KSM_PAGE.id
         self.zero: Mask = kind == KSM_MERGE_ONE_PAGE.id
@@ -419,9 +424,10 @@ class _Merges:
         here, after = at[:-1], at[1:]
         pair = self.first[here] & ((arg[after] & INTO_EXISTING) != 0)
         pair &= (pfn[here] == pfn[after]) & (rows[after] - rows[here] <= _PAIR_DISTANCE)
-        if len(lost):
-            # The second half may be among what is missing, and this one another page's.
-            pair &= np.searchsorted(lost, rows[here]) == np.searchsorted(lost, rows[after])
+        if len(parted):
+            # The second half may be among what is missing (lost, or another process's where only
+            # some were recorded), and this one another page's.
+            pair &= np.searchsorted(parted, rows[here]) == np.searchsorted(parted, rows[after])
         undone = here[pair & (err[after] < 0)]
         self.second: Mask = np.zeros(len(kind), bool)
         self.second[after[pair & (err[after] >= 0)]] = True

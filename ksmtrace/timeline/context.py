@@ -30,8 +30,8 @@ class Tables(Protocol):
 
 
 def _numbers(table: Any, name: str) -> Floats:
-    """A column of numbers; what is not known is NaN. Exact up to 2^53."""
-    numbers: Floats = table[name].cast("float64").to_numpy()
+    """A column of numbers; what is not known is NaN. Exact up to 2^53, rounded beyond."""
+    numbers: Floats = table[name].cast("float64", safe=False).to_numpy()
     return numbers
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ksmtrace.recording.docs import table_head
 from ksmtrace.timeline.tables import TABLES
 
 _HEAD = """\
@@ -32,12 +33,6 @@ def timeline_tables_page() -> str:
 
 def _tables() -> Iterator[str]:
     for table in TABLES.values():
-        yield ""
-        yield f"## {table.name}"
-        yield ""
-        yield f"{table.meaning[0].upper()}{table.meaning[1:]}."
-        yield ""
-        yield "| column | type | meaning |"
-        yield "|---|---|---|"
+        yield from table_head(table.name, table.meaning)
         for column in table.columns:
             yield f"| `{column.name}` | {column.dtype} | {column.meaning} |"

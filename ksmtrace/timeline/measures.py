@@ -281,7 +281,10 @@ def _lost(figures: Figures) -> Value:
 
 def _residual(figures: Figures) -> Value:
     known = figures.timeline.accounts["residual"].dropna()
-    return float(known.abs().max()) if len(known) else Missing("no counters were sampled")
+    if len(known):
+        return float(known.abs().max())
+    some = figures.manifest.get("only_pids")
+    return Missing("only some processes recorded" if some else "no counters were sampled")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 if TYPE_CHECKING:
+    import numpy.typing as npt
     import pandas as pd
 
 HOW = ("created", "partner", "joined", "inherited", "joined_or_inherited", "zero_page", "before")
@@ -258,7 +261,8 @@ TABLES: Mapping[str, DerivedTable] = MappingProxyType(
                             "counts, or never did"),
                     _column("before", "int64", "merged before the recording and never named"),
                     _column("lost", "int64", "events lost until then"),
-                    _column("residual", "Int64", "pages that none of this explains: 0 is right"),
+                    _column("residual", "Int64", "pages that none of this explains: 0 is right; "
+                            "NA also where only some processes were recorded (--pid)"),
                     _column("zero_kernel", "Int64", "ksm_zero_pages"),
                     _column("zero_least", "int64", "zero pages that must be placed, by events"),
                     _column("zero_most", "int64", "zero pages that may be placed, by events"),
@@ -283,6 +287,14 @@ def frame(name: str, columns: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -
     if unknown := set(columns) - {c.name for c in declared}:
         raise KeyError(f"{name} has no columns {sorted(unknown)}")
     return pd.DataFrame({c.name: _series(c, columns[c.name]) for c in declared}, copy=False)
+
+
+def whole(numbers: npt.NDArray[np.float64]) -> pd.arrays.IntegerArray:
+    """Whole numbers for a column that can be NA; NaN is NA."""
+    import pandas as pd
+
+    unknown = np.isnan(numbers)
+    return pd.arrays.IntegerArray(np.where(unknown, 0, numbers).astype(np.int64), unknown)
 
 
 def _series(column: DerivedColumn, values: Any) -> Any:

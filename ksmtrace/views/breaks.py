@@ -11,7 +11,8 @@ from rich.text import Text
 
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.breaks import BreakTables
-from ksmtrace.views.text import UNKNOWN, count
+from ksmtrace.views.text import UNKNOWN, count, named_table
+from ksmtrace.views.timeline_parts import known
 
 _MOST_WRITERS = 7
 _ENDS = {
@@ -22,11 +23,6 @@ _ENDS = {
     "zero_seen": "writes to the zero page where ksmd had put it",
     "zero_left": "zero pages that ended otherwise",
 }
-
-
-def known(number: Any) -> int | None:
-    """A number of a table; None for NA."""
-    return None if pd.isna(number) else int(number)
 
 
 def render_breaks(tables: BreakTables, most: int = _MOST_WRITERS) -> RenderableType:
@@ -49,14 +45,7 @@ def render_breaks(tables: BreakTables, most: int = _MOST_WRITERS) -> RenderableT
 
 
 def _writers(writers: pd.DataFrame, most: int) -> RenderableType:
-    table = Table(
-        title=f"who wrote to merged pages ({count(len(writers))} places)",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = named_table(f"who wrote to merged pages ({count(len(writers))} places)")
     table.add_column("process")
     table.add_column("writes", justify="right")
     table.add_column("zero pages", justify="right", no_wrap=True)

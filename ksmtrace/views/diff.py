@@ -14,7 +14,7 @@ from rich.text import Text
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.difference import SETUP, Compared, Difference, Pair, Setting, Side
 from ksmtrace.timeline.measures import Missing, Unit, Value
-from ksmtrace.views.text import UNKNOWN, count, seconds, size
+from ksmtrace.views.text import UNKNOWN, count, named_table, seconds, size
 
 _MOST_PROCESSES = 8
 _WORDS, _VALUE, _CHANGE = 31, 14, 17
@@ -65,14 +65,7 @@ def _head(difference: Difference, a: str, b: str) -> RenderableType:
 
 
 def _table(title: str) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = named_table(title)
     table.add_column("", width=_WORDS)
     table.add_column("A", width=_VALUE, justify="right", overflow="fold")
     table.add_column("B", width=_VALUE, justify="right", overflow="fold")
@@ -81,14 +74,7 @@ def _table(title: str) -> Table:
 
 
 def _setup(difference: Difference) -> RenderableType:
-    table = Table(
-        title="made differently",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = named_table("made differently")
     table.add_column("", width=_KNOB)
     table.add_column("A", width=_SETTING, justify="right", overflow="fold")
     table.add_column("B", width=_SETTING, justify="right", overflow="fold")
@@ -155,14 +141,7 @@ def _change(figure: Compared) -> Text:
 
 
 def _processes(pairs: tuple[Pair, ...]) -> RenderableType:
-    table = Table(
-        title=f"processes by name ({count(len(pairs))})",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 1, 0, 0),
-    )
+    table = named_table(f"processes by name ({count(len(pairs))})")
     table.add_column("name", max_width=17, no_wrap=True, overflow="ellipsis")
     table.add_column("cgroup", max_width=14, no_wrap=True, overflow="ellipsis")
     for column in ("peak A", "peak B", "profit A", "profit B"):

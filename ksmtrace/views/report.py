@@ -10,7 +10,7 @@ from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.breaks import BreakTables
 from ksmtrace.timeline.summary import Counters, Scan, Summary
 from ksmtrace.views.breaks import render_breaks
-from ksmtrace.views.text import UNKNOWN, count, errno_name, name, seconds, size
+from ksmtrace.views.text import UNKNOWN, count, errno_name, name, named_table, seconds, size
 
 _MOST_SCANS = 12
 _MOST_PROCESSES = 15
@@ -38,15 +38,7 @@ def render_report(summary: Summary, breaks: BreakTables | None = None) -> Render
 
 
 def _table(title: str, *columns: str, left: int = 1) -> Table:
-    table = Table(
-        title=title,
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        collapse_padding=True,
-        padding=(0, 1, 0, 0),
-    )
+    table = named_table(title, collapse_padding=True)
     for number, column in enumerate(columns):
         table.add_column(
             column, justify="left" if number < left else "right", style=None, no_wrap=True

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import os
 
+from rich.table import Table
 from rich.text import Text
 
 from ksmtrace.processes.identity import clean
 
 UNKNOWN = "–"
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
+
+
+def named_table(title: str, *, collapse_padding: bool = False) -> Table:
+    """An empty table without lines below its name."""
+    return Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        collapse_padding=collapse_padding,
+        padding=(0, 1, 0, 0),
+    )
 
 
 def count(number: float | None) -> str:

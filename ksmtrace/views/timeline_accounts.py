@@ -52,6 +52,8 @@ def accounts_in_words(run: Run) -> str:
     """One or two sentences on whether the events account for what the kernel counts."""
     summary = accounts_summary(run)
     worst = summary["residual_pages_at_most"]
+    if worst is None and run.manifest.get("only_pids") and summary["samples"]:
+        return "not compared: the kernel counts every process, the recording has some (--pid)"
     if worst is None:
         return "no counters to compare with: the recording has no sample of them"
     samples = several(summary["samples_with_counters"], "sample")

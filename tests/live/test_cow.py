@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import re
@@ -37,6 +38,7 @@ from ksmtrace.kernel.stepper import Stepper
 from ksmtrace.kernel.sysfs import KSM, read_number
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.timeline.breaks import BreakTables, break_tables
+from ksmtrace.timeline.build import timeline_of
 from tests.live.conftest import Recorder, run_ksmtrace
 
 pytestmark = pytest.mark.skipif(bool(cow_obstacles()), reason="; ".join(map(str, cow_obstacles())))
@@ -124,7 +126,7 @@ class Story:
         self.ranges = events[events["kind"] == "range_left"]
 
     def tables(self) -> BreakTables:
-        return break_tables(self.stored)
+        return break_tables(self.stored, timeline_of(self.stored))
 
     def totals(self) -> dict[str, Any]:
         """The account's sums, after a check that it closes."""
@@ -456,7 +458,8 @@ def test_a_break_is_found_with_its_code_location(
         # It ends at once afterwards: where its code was must be known before.
         process.communicate(b"x", timeout=20)
     recorder.end()
-    (writer,) = break_tables(StoredRecording(recorder.target)).writers.to_dict("records")
+    stored = StoredRecording(recorder.target)
+    (writer,) = break_tables(stored, timeline_of(stored)).writers.to_dict("records")
     assert (writer["tgid"], writer["breaks"]) == (process.pid, 53)
     assert writer["file"] == str(program)
     # A file's offset is its address here: nm counts from where the loader maps offset 0.
@@ -491,7 +494,11 @@ def test_without_it_nothing_of_it_is_attached(
 ) -> None:
     one = merged(ksmd, player, 101)
     recorder = record()
-    links = (path.read_text() for path in Path(f"/proc/{recorder.process.pid}/fdinfo").iterdir())
+    links = []
+    for path in Path(f"/proc/{recorder.process.pid}/fdinfo").iterdir():
+        # Some are open for a moment only.
+        with contextlib.suppress(FileNotFoundError):
+            links.append(path.read_text())
     names = set(re.findall(r"^tp_name:\s(.+)$", "".join(links), re.MULTILINE))
     assert "ksm_merge_with_ksm_page" in names
     assert not [name for name in names if not name.startswith("ksm_")]

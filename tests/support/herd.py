@@ -1,4 +1,4 @@
-"""A herd of real processes at known addresses, whose pages merge and are rewritten between scans."""
+"""A herd of real processes, whose pages merge and are rewritten between scans."""
 
 from __future__ import annotations
 
@@ -34,13 +34,18 @@ class Round:
 
 @dataclass
 class Herd:
-    """Processes of pages with few contents, each mapped at ARENA. pids, pages: by name."""
+    """Processes of pages with few contents, each mapped at ARENA.
+
+    pids, pages: by name; pages only of the living. rewritten: (pid, address) of every page that
+    `rewrite` ever wrote.
+    """
 
     puppets: Puppeteer
     stepper: Stepper
     random: random.Random = field(default_factory=lambda: random.Random(7))
     pids: dict[str, int] = field(default_factory=dict)
     pages: dict[str, int] = field(default_factory=dict)
+    rewritten: set[tuple[int, int]] = field(default_factory=set)
 
     def start(self, name: str, contents: list[int]) -> None:
         """Start a process with mergeable pages of these contents (0: zeroes)."""
@@ -69,6 +74,7 @@ class Herd:
         chosen: dict[str, dict[int, int]] = {}
         for name, number in self.random.sample(everywhere, count):
             chosen.setdefault(name, {})[number] = self.random.randrange(contents)
+            self.rewritten.add((self.pids[name], ARENA + number * PAGE))
         for name, pages in chosen.items():
             self.write(name, pages)
         return count

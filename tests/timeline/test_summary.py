@@ -159,6 +159,11 @@ def test_each_process_has_its_own_tally_most_merges_first(tmp_path: Path) -> Non
     assert (idle.comm, idle.merges) == ("idle", 0)
 
 
+def test_owners_that_are_not_known_are_no_row_if_nothing_was_merged(tmp_path: Path) -> None:
+    rows = [event(KSM_REMOVE_RMAP_ITEM, at(1), mm=0x17, addr=0x1000, pfn=7)]
+    assert summary_of(tmp_path, rows).processes == []
+
+
 def test_a_source_that_knows_no_owners_counts_them_as_unknown(tmp_path: Path) -> None:
     summary = summary_of(
         tmp_path,
@@ -316,6 +321,31 @@ def test_pages_saved_are_the_change_up_to_the_sample_after_a_scan(tmp_path: Path
     ]
     summary = summary_of(tmp_path, rows, counters=counters)
     assert [s.pages_saved for s in summary.scans] == [57, 1, None]
+
+
+def test_further_samples_after_a_scan_do_not_hide_what_it_saved(tmp_path: Path) -> None:
+    rows = [row for n in (1, 2) for row in (scan_starts(n, at(n)), scan_stops(n, at(n + 0.5)))]
+    counters = [
+        host_sample(at(0), "start", pages_sharing=100),
+        scan_sample(1.6, 1, pages_sharing=150),
+        scan_sample(1.7, 1, pages_sharing=151),
+        scan_sample(1.8, 1, pages_sharing=151),
+        scan_sample(2.6, 2, pages_sharing=140),
+        {**host_sample(at(2.7), "scan"), "seq": 2},
+    ]
+    summary = summary_of(tmp_path, rows, counters=counters)
+    assert [s.pages_saved for s in summary.scans] == [51, -11]
+
+
+def test_a_scan_without_a_sample_leaves_what_it_saved_to_the_next(tmp_path: Path) -> None:
+    rows = [row for n in (1, 2, 3) for row in (scan_starts(n, at(n)), scan_stops(n, at(n + 0.5)))]
+    counters = [
+        host_sample(at(0), "start", pages_sharing=100),
+        scan_sample(1.6, 1, pages_sharing=150),
+        scan_sample(3.6, 3, pages_sharing=140),
+    ]
+    summary = summary_of(tmp_path, rows, counters=counters)
+    assert [s.pages_saved for s in summary.scans] == [50, None, -10]
 
 
 def test_pages_saved_belong_to_the_scan_that_ended_though_another_has_begun(

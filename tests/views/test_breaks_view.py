@@ -3,10 +3,11 @@ from __future__ import annotations
 import json
 from io import StringIO
 
-import pandas as pd
 import pytest
 from rich.console import Console
 from support.batches import batch_of, event
+from support.recordings import host_sample
+from support.timelines import timeline_in_memory
 
 from ksmtrace.events.registry import COW_BREAK, ZERO_PAGE
 from ksmtrace.timeline.breaks import BreakTables, break_accounts, top_writers
@@ -20,20 +21,19 @@ def tables(cow_ksm: list[int | None], places: int = 2) -> BreakTables:
     rows = [event(COW_BREAK, 20, tgid=7, item=0x1000 + place) for place in range(places)] * 13 + [
         event(COW_BREAK, 20, tgid=9, item=0x5000, arg=ZERO_PAGE)
     ]
-    samples = pd.DataFrame(
-        {
-            "ts": [10, 99], "tgid": None, "cow_ksm": cow_ksm, "knob_run": "1", "full_scans": 3,
-            "pages_shared": 0, "pages_sharing": 0, "ksm_zero_pages": [5, 3],
-        }
-    )  # fmt: skip
-    code = pd.DataFrame(
-        {
-            "ts": 1, "tgid": 7, "ip": [0x1000, 0x1001], "file": [LONG, "[kernel]"],
-            "offset": [0x77, 0x5], "symbol": [None, "copy_\x1b[31mto"],
-        }
-    )  # fmt: skip
+    known = {"knob_run": "1", "full_scans": 3, "pages_shared": 0, "pages_sharing": 0}
+    counters = [
+        host_sample(ts, cow_ksm=cow, ksm_zero_pages=zero, **known)
+        for ts, cow, zero in zip((10, 99), cow_ksm, (5, 3), strict=True)
+    ]
+    there = {"ts": 1, "tgid": 7}
+    code = [
+        {**there, "ip": 0x1000, "file": LONG, "offset": 0x77},
+        {**there, "ip": 0x1001, "file": "[kernel]", "offset": 5, "symbol": "copy_\x1b[31mto"},
+    ]
     batch = batch_of(rows)
-    return BreakTables(break_accounts(lambda: [batch], samples), top_writers([batch], code))
+    timeline = timeline_in_memory([batch], tables={"counters": counters, "code": code})
+    return BreakTables(break_accounts(timeline, [batch]), top_writers(timeline))
 
 
 def shown(found: BreakTables) -> str:

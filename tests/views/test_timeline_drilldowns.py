@@ -19,7 +19,9 @@ from ksmtrace.views.timeline_regions import regions_view
 from ksmtrace.views.timeline_scan import scan_view
 from ksmtrace.views.timeline_sharing import sharing_view
 from ksmtrace.views.timeline_writers import breaks_view
+from tests.support.recordings import host_sample
 from tests.support.timeline_frames import at, run_by_hand, shown
+from tests.support.timelines import timeline_in_memory
 
 PROCESSES = [
     {"process": 0, "tgid": 1234, "comm": "python3", "cgroup": "/a", "merges": 11,
@@ -254,12 +256,13 @@ def test_nobody_shares_in_an_empty_recording() -> None:
 
 
 def test_writers_are_told_with_what_became_of_all_copies() -> None:
-    samples = pd.DataFrame(
-        {"ts": np.array([at(0), at(5)], np.uint64), "tgid": [None, None], "cow_ksm": [0, 7],
-         "ksm_zero_pages": [0, 0], "full_scans": [0, 3], "knob_run": ["1", "1"],
-         "pages_shared": [0, 1], "pages_sharing": [0, 2]}
-    )  # fmt: skip
-    tables = BreakTables(break_accounts(list, samples), top_writers([]))
+    known = {"ksm_zero_pages": 0, "knob_run": "1"}
+    counters = [
+        host_sample(at(0), cow_ksm=0, full_scans=0, pages_shared=0, pages_sharing=0, **known),
+        host_sample(at(5), cow_ksm=7, full_scans=3, pages_shared=1, pages_sharing=2, **known),
+    ]
+    timeline = timeline_in_memory([], tables={"counters": counters})
+    tables = BreakTables(break_accounts(timeline, []), top_writers(timeline))
     view = breaks_view(run(breaks=BREAKS), tables)
     text = words(view)
     assert "copied 7" in text
