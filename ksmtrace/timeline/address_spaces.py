@@ -85,7 +85,12 @@ class AddressSpaces:
         """Spaces of the rows `named`; new ones begin at `enters`, at new owners, at first sight."""
         number_of = {int(m): number for number, m in enumerate(distinct)}
         begins: list[tuple[int, int, int]] = []
-        for row in self._entering(events, enters, exits):
+        seen = dict(
+            zip(
+                distinct.tolist(), zip(*self._first(codes, named, owners), strict=True), strict=True
+            )
+        )
+        for row in self._entering(events, enters, exits, seen):
             m = int(events["mm"][row])
             if m not in number_of:
                 number_of[m] = len(number_of)
@@ -120,8 +125,22 @@ class AddressSpaces:
         spaces[concerned[same]] = ids[at[same]]
         return spaces
 
-    def _entering(self, events: Columns, enters: Indices, exits: Indices) -> Iterator[int]:
-        """The rows of `enters` that begin an address space.
+    @staticmethod
+    def _first(
+        codes: Indices, named: Indices, owners: npt.NDArray[np.uint32]
+    ) -> tuple[list[int], list[int]]:
+        """The row in which each mm is named first, and its owner there."""
+        _, first = np.unique(codes, return_index=True)
+        return named[first].tolist(), owners[first].tolist()
+
+    def _entering(
+        self,
+        events: Columns,
+        enters: Indices,
+        exits: Indices,
+        seen: Mapping[int, tuple[int, int]],
+    ) -> Iterator[int]:
+        """The rows of `enters` that begin an address space. seen: first row and owner of each mm.
 
         The others are of one that ksmd had dropped from its list, without a word, and that came
         back: its owner registers it again, and no ksm_exit was seen.
@@ -134,6 +153,8 @@ class AddressSpaces:
                 continue
             if m not in owner_of:
                 owner_of[m] = self._living_owner(m)
+                if owner_of[m] is None and m in seen and seen[m][0] < row:
+                    owner_of[m] = seen[m][1]
             before = owner_of[m]
             back = before is not None and (before in (0, tgid) if tgid else False)
             if not back or events["arg"][row] in (VIA_FORK, VIA_EXEC):

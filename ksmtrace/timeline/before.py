@@ -18,13 +18,19 @@ _BEFORE, _INHERITED = HOW.index("before"), HOW.index("inherited")
 
 
 def add_lives_of_before(stream: Aggregator, census: Census) -> None:
-    """Give a finished stream the lives that a census knows of and no event has begun.
+    """Give a finished stream the lives of before.
 
-    Each ends with what is known to have ended it: its page is merged again, its KSM page is found
-    dead, its address space exits.
+    Those are what a census knows of and no event has begun, and what only its end tells of. Each
+    ends with what is known to have ended it: its page is merged again, written or given up, its KSM
+    page is found dead, its address space exits.
     """
-    if not len(census):
-        return
+    first = len(stream.lives.table)
+    seen = _add_from(stream, census) if len(census) else np.empty(0, np.uint64)
+    _end_by_own_doing(stream, first, seen)
+
+
+def _add_from(stream: Aggregator, census: Census) -> U64:
+    """Add the lives that only a census knows of; returns when it saw them."""
     spaces = spaces_of(stream, census.tgid, census.ts, create=True)
     keys = page_keys(spaces, census.addr)
     known = LivesByPage(stream, np.unique(spaces))
@@ -52,12 +58,14 @@ def add_lives_of_before(stream: Aggregator, census: Census) -> None:
         how=_BEFORE,
         end=end,
     )
+    return ts
 
 
-def end_by_own_doing(stream: Aggregator) -> None:
+def _end_by_own_doing(stream: Aggregator, added: int, added_seen: U64) -> None:
     """End lives of before where their process was seen to write or give up the page.
 
     While the stream was aggregated nobody knew of these lives: their first event was another.
+    added, added_seen: from which life on a census saw them, and when.
     """
     table = stream.lives.table
     rows = np.flatnonzero(table["how"] == _BEFORE)
@@ -66,8 +74,13 @@ def end_by_own_doing(stream: Aggregator) -> None:
     keys = page_keys(table["space"][rows].astype(np.int64), table["addr"][rows])
     order = np.argsort(keys, kind="stable")
     rows, keys = rows[order], keys[order]
-    seen = table["merged_ts"][rows]
     ended = table["ended_ts"][rows].copy()
+    seen = np.zeros(len(table), np.uint64)
+    seen[added:] = added_seen
+    # What is only told of by its end may have begun where events were lost.
+    lost = np.concatenate(([np.uint64(0)], np.sort(stream.losses["ts"])))
+    known = lost[np.searchsorted(lost, np.where(ended > 0, ended, _FOREVER), "left") - 1]
+    seen = np.maximum(seen[rows], np.where(rows < added, known, 0))
     ended[ended == 0] = _FOREVER
     end, noticed = table["end"][rows].copy(), np.zeros(len(rows), np.uint64)
     breaks, ranges = stream.breaks, stream.ranges

@@ -23,7 +23,7 @@ from ksmtrace.timeline import (
     scan_table,
 )
 from ksmtrace.timeline.aggregator import CHUNK, SLOTS, Aggregator, Columns
-from ksmtrace.timeline.before import add_lives_of_before, end_by_own_doing
+from ksmtrace.timeline.before import add_lives_of_before
 from ksmtrace.timeline.context import Context, Tables
 from ksmtrace.timeline.ends import Ends, ends_of
 from ksmtrace.timeline.regions import Regions, regions_of
@@ -97,7 +97,6 @@ class Timeline:
         """How each life ended; those of before the recording are added to the stream first."""
         if not self.context.manifest["fields_unknown"].count("addr"):
             add_lives_of_before(self.stream, self.context.census("start"))
-            end_by_own_doing(self.stream)
         return ends_of(self.stream, self.context, self.index, sees_breaks=self.sees_breaks)
 
     @cached_property

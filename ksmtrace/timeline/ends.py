@@ -168,6 +168,9 @@ def _reset(ends: Ends, reset: Reset, merged: U64, born: Mask, *, sees_breaks: bo
     told &= (ends.end == STALE) | (ends.end == FOUND_DEAD)
     silent = there & ((ends.before == 0) | (ends.before > before))
     ends.before[silent] = before
+    # What tells of it later, by its rmap_item or a write, was another life, whose begin was lost.
+    later = silent & (ends.after > before)
+    ends.after[later] = merged[later]
     # What ended silently before can't be told from what run=2 ended.
     over = told | silent
     ends.end[over] = UNMERGED

@@ -151,16 +151,20 @@ def _node_end(stream: Aggregator, context: Context) -> npt.NDArray[np.int8]:
 def _in_chain(context: Context, born: U64, died: U64) -> pd.arrays.BooleanArray:
     """Whether a chain held each KSM page, by the samples of its life.
 
-    It did if at one of them as many KSM pages were in chains as there were, and did not if none
-    was at any.
+    It did if at one of them as many KSM pages were in chains as there can have been, and did not if
+    none was at any.
     """
     host = context.host
+    there = np.searchsorted(np.sort(born), host.ts, "right")
+    there -= np.searchsorted(np.sort(died[died > 0]), host.ts, "right")
     dups, shared = host.counters["stable_node_dups"], host.counters["pages_shared"]
+    # Without a census there may be KSM pages of before that nothing names.
+    all_named = bool(len(host)) and bool(shared[0] <= there[0])
     known = np.isfinite(dups)
     ts = host.ts[known]
     some = np.concatenate(([0], np.cumsum(dups[known] > 0)))
     all_of_them = np.concatenate(
-        ([0], np.cumsum((dups[known] > 0) & (dups[known] >= shared[known])))
+        ([0], np.cumsum(all_named & (dups[known] > 0) & (dups[known] >= there[known])))
     )
     first = np.searchsorted(ts, born, "left")
     last = np.where(died > 0, np.searchsorted(ts, died, "left"), len(ts))

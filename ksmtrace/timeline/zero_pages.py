@@ -38,12 +38,12 @@ def inherited_zero_pages(
     for child in forked[np.argsort(entered[forked], kind="stable")].tolist():
         when = entered[child]
         parents = np.flatnonzero((tgids == spaces["parent_tgid"][child]) & (entered < when))
-        if not len(parents):
-            continue
-        parent = parents[-1]
-        own = int(((owner == parent) & (begun <= when) & (over > when)).sum())
-        unnamed = 0 if entered[parent] else before
-        had[child] = own + had[parent] + unnamed
+        had[child] = before
+        if len(parents):
+            parent = parents[-1]
+            own = int(((owner == parent) & (begun <= when) & (over > when)).sum())
+            unnamed = 0 if entered[parent] else before
+            had[child] = own + had[parent] + unnamed
         ever += had[child] * (at >= when)
         gone = exited[child] or np.iinfo(np.uint64).max
         living += had[child] * ((at >= when) & (at <= gone))
