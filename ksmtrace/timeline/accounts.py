@@ -21,6 +21,7 @@ from ksmtrace.timeline.lives import (
     COW_BREAK,
     EXIT,
     FOUND_DEAD,
+    PERHAPS_UNMERGED,
     STALE,
     STILL_MERGED,
     UNKNOWN,
@@ -29,7 +30,7 @@ from ksmtrace.timeline.lives import (
 )
 from ksmtrace.timeline.scans import Scans
 from ksmtrace.timeline.sorting import Mask, in_order, rows_of
-from ksmtrace.timeline.tables import HOW, frame
+from ksmtrace.timeline.tables import HOW, frame, whole
 from ksmtrace.timeline.zero_pages import inherited_zero_pages
 
 U64 = npt.NDArray[np.uint64]
@@ -63,6 +64,8 @@ def counted(stream: Aggregator, ends: Ends, scans: Scans, *, sees_breaks: bool) 
     unshared = (end == UNMERGED) & (lives["end"] == UNMERGED)
     silent = np.flatnonzero((end == COW_BREAK) | (end == UNMAPPED) | (end == EXIT) | unshared)
     most[silent] = _noticed_by(stream, scans, silent, ends.before[silent])
+    perhaps = np.flatnonzero(end == PERHAPS_UNMERGED)
+    most[perhaps] = _told_by(stream, perhaps)
     if sees_breaks:
         least[end == STILL_MERGED] = _FOREVER
     if len(stream.losses):
@@ -78,11 +81,15 @@ def _noticed_by(stream: Aggregator, scans: Scans, rows: Numbers, ended: U64) -> 
     starts, stops = scans.completed
     stops = np.append(stops, np.uint64(_FOREVER))
     by: U64 = stops[np.searchsorted(starts, ended, "left")]
+    return np.minimum(by, _told_by(stream, rows))
+
+
+def _told_by(stream: Aggregator, rows: Numbers) -> U64:
+    """When ksmd has noticed ends, by what it did; never, where it did nothing that tells."""
     noticed = stream.lives.noticed
-    if len(noticed):
-        told = np.full(len(stream.lives.table), _FOREVER)
-        np.minimum.at(told, noticed["life"], noticed["ts"])
-        by = np.minimum(by, told[rows])
+    told = np.full(len(stream.lives.table), _FOREVER)
+    np.minimum.at(told, noticed["life"], noticed["ts"])
+    by: U64 = told[rows]
     return by
 
 
@@ -133,6 +140,8 @@ def accounts(
     rows = np.flatnonzero(zero)
     every = np.ones(len(rows), bool)
     begun, after, before = times.begun[rows], ends.after[rows], ends.before[rows]
+    # A ksm_exit comes before the process's memory goes.
+    before = np.where(end[rows] == EXIT, before + np.uint64(IN_TRANSIT_NS), before)
     before = np.where(end[rows] == STILL_MERGED, _FOREVER, before)
     zero_most = between(every, begun, before, late, early)
     zero_least = between(every, begun, np.maximum(after, begun), early, late)
@@ -149,24 +158,24 @@ def accounts(
             "ts_ns": host.ts.astype(np.int64),
             "reason": host.reason,
             "scan": scans.at(host.ts),
-            "shared_kernel": _whole(shared),
+            "shared_kernel": whole(shared),
             "shared_least": shared_least,
             "shared_most": shared_most,
-            "merged_kernel": _whole(merged),
+            "merged_kernel": whole(merged),
             "merged_least": merged_least,
             "merged_most": merged_most,
-            "silent": open_at(mapped & np.isin(end, (UNKNOWN, FOUND_DEAD, UNMERGED))),
+            "silent": open_at(
+                mapped & np.isin(end, (UNKNOWN, FOUND_DEAD, UNMERGED, PERHAPS_UNMERGED))
+            ),
             "unnoticed": open_at(mapped & np.isin(end, (COW_BREAK, UNMAPPED, EXIT))),
             "open": open_at(mapped & (end == STILL_MERGED)),
             "before": np.full(len(host), unnamed),
             "lost": lost,
-            "residual": _whole(
-                _outside(merged, merged_least, merged_most + unnamed, lost) + judged
-            ),
-            "zero_kernel": _whole(zeros),
+            "residual": whole(_outside(merged, merged_least, merged_most + unnamed, lost) + judged),
+            "zero_kernel": whole(zeros),
             "zero_least": zero_least,
             "zero_most": zero_most,
-            "zero_residual": _whole(
+            "zero_residual": whole(
                 _outside(zeros, zero_least, zero_most + zero_before, lost) + judged
             ),
         },
@@ -227,9 +236,3 @@ def _outside(
     above = np.maximum(kernel - most - lost, 0)
     below = np.minimum(kernel - least, 0)
     return np.asarray(above + below)
-
-
-def _whole(numbers: npt.NDArray[np.float64]) -> pd.arrays.IntegerArray:
-    """Whole numbers, NaN as NA."""
-    unknown = np.isnan(numbers)
-    return pd.arrays.IntegerArray(np.where(unknown, 0, numbers).astype(np.int64), unknown)

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from ksmtrace.events.registry import KSM_ENTER, KSM_EXIT, VIA_EXEC, VIA_FORK
 from ksmtrace.timeline.growing import GrowingTable
-from ksmtrace.timeline.sorting import Indices, codes_of, run_starts, stable_order
+from ksmtrace.timeline.sorting import Indices, codes_of, distinct, run_starts, stable_order
 
 Columns = Mapping[str, npt.NDArray[Any]]
 
@@ -54,11 +54,11 @@ class AddressSpaces:
         change = np.concatenate(
             (run_starts(mm), run_starts(owners), np.searchsorted(named, enters))
         )
-        heads = np.unique(change[change < len(named)])
-        codes, distinct = codes_of(mm[heads])
-        base = np.array([self._current.get(int(m), -1) for m in distinct], np.int64)
+        heads = distinct(change[change < len(named)].astype(np.uint64)).astype(np.int64)
+        codes, mms = codes_of(mm[heads])
+        base = np.array([self._current.get(int(m), -1) for m in mms], np.int64)
         spaces = self._by_versions(
-            events, named[heads], codes, distinct, base, owners[heads], enters, exits
+            events, named[heads], codes, mms, base, owners[heads], enters, exits
         )
         self._learn_owners(spaces, owners[heads])
         spaces = np.repeat(spaces, np.diff(np.append(heads, len(named))))

@@ -276,8 +276,10 @@ class Aggregator:
             count = np.where(whole, _PAGE_MASK, about["arg"][ranges].astype(np.uint64))
             key[ranges] = np.where(whole, page_keys(spaces[ranges], addr[ranges] * 0), key[ranges])
             addr[ranges] = key[ranges] + count
-            unmerged = np.isin(about["err"][ranges], (LEFT_UNMERGEABLE, LEFT_PRCTL))
-            end[ranges] = np.where(unmerged, lives.UNMERGED, lives.UNMAPPED)
+            how = about["err"][ranges]
+            end[ranges] = lives.UNMAPPED
+            end[ranges[how == LEFT_UNMERGEABLE]] = lives.UNMERGED
+            end[ranges[how == LEFT_PRCTL]] = lives.PERHAPS_UNMERGED
             self.ranges.extend(
                 ts=about["ts"][ranges], first=key[ranges], behind=addr[ranges], end=end[ranges]
             )

@@ -9,6 +9,7 @@ from ksmtrace.timeline.address_spaces import NEVER
 from ksmtrace.timeline.aggregator import Aggregator, page_keys
 from ksmtrace.timeline.context import Census
 from ksmtrace.timeline.lives import COW_BREAK, EXIT, FOUND_DEAD, STILL_MERGED, UNKNOWN
+from ksmtrace.timeline.owners import spaces_at
 from ksmtrace.timeline.sorting import Indices, Mask, stable_order
 from ksmtrace.timeline.tables import HOW
 
@@ -161,24 +162,14 @@ def spaces_of(
 ) -> Indices:
     """The address space that each process had at a moment, -1 for none; or a new one for it."""
     table = stream.spaces.table
-    owners, entered, exited = table["tgid"], table["entered_ts"], table["exited_ts"]
-    spaces = np.full(len(tgid), -1, np.int64)
-    fresh: list[int] = []
-    for owner in np.unique(tgid).tolist():
-        rows = tgid == owner
-        when = int(ts[rows][0])
-        mine = np.flatnonzero(
-            (owners == owner) & (entered <= when) & ((exited == 0) | (exited > when))
-        )
-        if len(mine):
-            spaces[rows] = mine[-1]
-        elif create:
-            spaces[rows] = len(table) + len(fresh)
-            fresh.append(owner)
-    if fresh:
+    spaces = spaces_at(table, tgid, ts)
+    missing = np.flatnonzero(spaces < 0) if create else np.empty(0, np.int64)
+    fresh, which = np.unique(tgid[missing], return_inverse=True)
+    if len(fresh):
+        spaces[missing] = len(table) + which
         table.extend(
             mm=0,
-            tgid=np.array(fresh, np.uint32),
+            tgid=fresh,
             parent_tgid=0,
             entered_ts=0,
             exited_ts=0,

@@ -34,15 +34,26 @@ def identities_of(stream: Aggregator, context: Context) -> list[Identity]:
     for told in rows.values():
         told.sort(key=lambda row: row["ts"])
     table = stream.spaces.table
-    columns = ("tgid", "entered_ts", "exited_ts")
-    later: dict[int, int] = {}
+    spans = list(
+        zip(*(table[c].tolist() for c in ("tgid", "entered_ts", "exited_ts")), strict=True)
+    )
+    since: list[int] = []
+    gone: dict[int, int] = {}
+    for tgid, _entered, exited in spans:
+        since.append(gone.get(tgid, 0))
+        if exited:
+            gone[tgid] = exited
     found: list[Identity] = []
-    for tgid, entered, exited in reversed(
-        list(zip(*(table[c].tolist() for c in columns), strict=True))
-    ):
+    later: dict[int, int] = {}
+    for (tgid, entered, exited), begin in zip(reversed(spans), reversed(since), strict=True):
         # Up to its exit, or until the next address space of that pid.
         until = min(exited + _LATE_NS if exited else 1 << 63, later.get(tgid, 1 << 63))
-        mine = [row for row in rows.get(tgid, ()) if row["ts"] < until]
+        # What is told after an exit is of the next one, but for the exit itself.
+        mine = [
+            row
+            for row in rows.get(tgid, ())
+            if row["ts"] < until and (not begin or (row["ts"] > begin and row["what"] != "exit"))
+        ]
         last = mine[-1] if mine else {}
         found.append(Identity(last.get("comm"), last.get("cgroup"), last.get("vm")))
         if entered:

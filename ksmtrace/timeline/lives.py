@@ -28,6 +28,8 @@ _OPEN, _GHOST = 5, 6
 (STILL_MERGED, COW_BREAK, UNMAPPED, EXIT, UNMERGED, STALE, UNKNOWN) = range(len(END))
 FOUND_DEAD = len(END)
 """Stale too, but only the KSM page was named: the rmap_item may have left it before, silently."""
+PERHAPS_UNMERGED = FOUND_DEAD + 1
+"""Unmerged by a prctl that unmerges nothing in a process that had not opted in by prctl."""
 
 _ENDED_BY = np.full(7, UNKNOWN, np.uint8)
 _ENDED_BY[REMOVED] = STALE
@@ -40,7 +42,7 @@ class PageEvents:
     """What a chunk of the stream says of pages, in its order.
 
     key: the page, the same number wherever it is meant. what: MERGED, MET, ... . order, ts: of the
-    event. end: of RANGE_LEFT, UNMAPPED or UNMERGED.
+    event. end: of RANGE_LEFT, UNMAPPED, UNMERGED or PERHAPS_UNMERGED.
     """
 
     key: U64
@@ -206,7 +208,7 @@ class PageLives:
                 order=np.concatenate((ended[written], events.order[rows])),
             )
         # Ends whose rmap_item is still there for the kernel, and where what follows them is.
-        silent = np.isin(end, (COW_BREAK, UNMAPPED, EXIT, UNMERGED))
+        silent = np.isin(end, (COW_BREAK, UNMAPPED, EXIT, UNMERGED, PERHAPS_UNMERGED))
         old = np.flatnonzero(code == _GHOST)
         position = np.concatenate(((at + by_event)[silent], old, unborn))
         ghost = np.concatenate(

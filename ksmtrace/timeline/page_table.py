@@ -12,7 +12,7 @@ from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.context import Context
 from ksmtrace.timeline.convergence import growth
 from ksmtrace.timeline.ends import Ends, resets_of
-from ksmtrace.timeline.lives import FOUND_DEAD, STALE, STILL_MERGED, UNMERGED
+from ksmtrace.timeline.lives import FOUND_DEAD, PERHAPS_UNMERGED, STALE, STILL_MERGED, UNMERGED
 from ksmtrace.timeline.scans import Scans
 from ksmtrace.timeline.sorting import distinct, rows_of, stable_order
 from ksmtrace.timeline.tables import END, HOW, NODE_END, frame
@@ -20,6 +20,9 @@ from ksmtrace.timeline.tables import END, HOW, NODE_END, frame
 Numbers = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 _BEFORE = HOW.index("before")
+_SHOWN = np.arange(PERHAPS_UNMERGED + 1, dtype=np.int8)
+_SHOWN[[FOUND_DEAD, PERHAPS_UNMERGED]] = STALE, UNMERGED
+"""How each end is shown: as codes of `tables.END`."""
 
 
 def merged_in(stream: Aggregator, scans: Scans, ends: Ends) -> Numbers:
@@ -49,7 +52,7 @@ def pages(
     """The table `pages` (`tables.TABLES`)."""
     lives = stream.lives.table
     spaces = stream.spaces.table
-    end = np.where(ends.end == FOUND_DEAD, STALE, ends.end).astype(np.int8)
+    end = _SHOWN[ends.end]
     merged_ts, space, page = lives["merged_ts"], lives["space"], lives["ksm_page"]
     ended = end != STILL_MERGED
     waited, waited_known = _scans_waited(stream, scans, scan)
@@ -120,7 +123,7 @@ def stable_pages(stream: Aggregator, context: Context, scans: Scans, ends: Ends)
 
 def _sharers_last(page: Numbers, end: npt.NDArray[np.uint8], count: int) -> Numbers:
     """Lives that went on to the recording's end, or ended with their KSM page."""
-    with_it = np.isin(end, (STILL_MERGED, STALE, FOUND_DEAD, UNMERGED))
+    with_it = np.isin(end, (STILL_MERGED, STALE, FOUND_DEAD, UNMERGED, PERHAPS_UNMERGED))
     return np.bincount(page[with_it], minlength=count)
 
 

@@ -15,12 +15,13 @@ from ksmtrace.timeline.convergence import FRACTIONS, Growth, growth
 from ksmtrace.timeline.ends import Ends
 from ksmtrace.timeline.identities import Identity, identities_of
 from ksmtrace.timeline.lives import EXIT, STILL_MERGED
+from ksmtrace.timeline.owners import spaces_at
 from ksmtrace.timeline.page_table import integers
 from ksmtrace.timeline.regions import Regions
 from ksmtrace.timeline.scan_table import count_by, merge_counts
 from ksmtrace.timeline.scans import Scans
 from ksmtrace.timeline.sorting import distinct, rows_of, run_starts
-from ksmtrace.timeline.tables import frame
+from ksmtrace.timeline.tables import frame, whole
 
 Numbers = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
@@ -140,34 +141,15 @@ def _last_samples(stream: Aggregator, context: Context) -> dict[str, pd.arrays.I
     """Each address space's last sample of ksm_stat."""
     samples = context.processes
     count = len(stream.spaces.table)
-    space = _sampled_spaces(stream, context)
+    space = spaces_at(stream.spaces.table, samples.tgid, samples.ts)
     columns = {}
     for name in _SAMPLED:
         values = np.full(count, np.nan)
         known = (space >= 0) & np.isfinite(samples.counters[name])
         # In time's order: the last one stays.
         values[space[known]] = samples.counters[name][known]
-        unknown = np.isnan(values)
-        columns[name] = pd.arrays.IntegerArray(
-            np.where(unknown, 0, values).astype(np.int64), unknown
-        )
+        columns[name] = whole(values)
     return columns
-
-
-def _sampled_spaces(stream: Aggregator, context: Context) -> Numbers:
-    """The address space that each sample of a process is about."""
-    samples = context.processes
-    table = stream.spaces.table
-    entered, exited = table["entered_ts"].tolist(), table["exited_ts"].tolist()
-    of_tgid: dict[int, list[int]] = {}
-    for number, tgid in enumerate(table["tgid"].tolist()):
-        of_tgid.setdefault(tgid, []).append(number)
-    spaces = np.full(len(samples), -1, np.int64)
-    for row, (tgid, ts) in enumerate(zip(samples.tgid.tolist(), samples.ts.tolist(), strict=True)):
-        for number in of_tgid.get(tgid, ()):
-            if entered[number] <= ts and (exited[number] == 0 or exited[number] >= ts):
-                spaces[row] = number
-    return spaces
 
 
 @dataclass(frozen=True)
@@ -225,7 +207,7 @@ def process_history(
     """The table `process_history` (`tables.TABLES`)."""
     history = _history(ends, index, merged_in, stream.lives.table["space"])
     samples = context.processes
-    space = _sampled_spaces(stream, context)
+    space = spaces_at(stream.spaces.table, samples.tgid, samples.ts)
     profits = samples.counters["ksm_process_profit"]
     known = np.flatnonzero((space >= 0) & np.isfinite(profits))
     sampled = _packed(space[known], index.at(samples.ts[known]))

@@ -15,6 +15,7 @@ from ksmtrace.timeline.lives import STILL_MERGED
 
 U64 = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
+_GOING_NS = 10_000_000
 
 
 def inherited_zero_pages(
@@ -45,6 +46,7 @@ def inherited_zero_pages(
             unnamed = 0 if entered[parent] else before
             had[child] = own + had[parent] + unnamed
         ever += had[child] * (at >= when)
-        gone = exited[child] or np.iinfo(np.uint64).max
-        living += had[child] * ((at >= when) & (at <= gone))
+        # A ksm_exit comes before the process's memory goes.
+        gone = exited[child] + np.uint64(_GOING_NS) if exited[child] else np.iinfo(np.uint64).max
+        living += had[child] * ((at + np.uint64(_GOING_NS) >= when) & (at <= gone))
     return living, ever

@@ -1,0 +1,108 @@
+"""Faults found on the real ksmd, at their smallest."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ksmtrace.events.registry import (
+    INTO_EXISTING,
+    KSM_ENTER,
+    KSM_EXIT,
+    KSM_MERGE_ONE_PAGE,
+    KSM_MERGE_WITH_KSM_PAGE,
+    LEFT_PRCTL,
+    LEFT_UNMERGEABLE,
+    RANGE_LEFT,
+    VIA_FORK,
+    VIA_SELF,
+)
+from tests.support.batches import batch_of, event, scan_starts, scan_stops
+from tests.support.recordings import BEGIN, SECOND, host_sample
+from tests.support.timelines import timeline_in_memory
+
+COW = {"cow": {"seen_by": ["page_fault_user"], "obstacles": []}}
+
+
+def sample(
+    seconds: float, reason: str, *, zero: int = 0, scans: int = 0, run: str = "1", **counters: int
+) -> dict[str, Any]:
+    ts = BEGIN + int(seconds * SECOND)
+    told = {"pages_shared": 0, "pages_sharing": 0, "cow_ksm": 0, **counters}
+    row = host_sample(ts, reason, ksm_zero_pages=zero, full_scans=scans, **told)
+    return {**row, "knob_run": run}
+
+
+def test_a_zero_page_that_run_2_ended_is_not_ended_again_by_its_process() -> None:
+    at = {"mm": 7, "tgid": 70, "addr": 0x1000}
+    rows = [
+        event(KSM_ENTER, BEGIN + 1, mm=7, tgid=70, arg=VIA_SELF),
+        scan_starts(0, BEGIN + 10),
+        event(KSM_MERGE_ONE_PAGE, BEGIN + 20, pfn=9, item=5, **at),
+        scan_stops(0, BEGIN + 30, 1),
+        scan_starts(0, BEGIN + 3 * SECOND),
+        scan_stops(0, BEGIN + 3 * SECOND + 10, 1),
+        event(RANGE_LEFT, BEGIN + 4 * SECOND, arg=1, err=LEFT_UNMERGEABLE, **at),
+    ]
+    samples = [
+        sample(0, "start"),
+        sample(1, "interval", zero=1, scans=1),
+        sample(2, "interval", run="2", cow_ksm=5),
+        sample(3.5, "interval", scans=1, cow_ksm=5),
+        sample(5, "end", scans=1, cow_ksm=5),
+    ]
+    told = timeline_in_memory([batch_of(rows)], tables={"counters": samples}, facts=COW)
+    (row,) = told.pages.to_dict("records")
+    assert row["ended_after_ns"] <= row["ended_before_ns"]
+    assert (told.accounts["zero_residual"] == 0).all()
+
+
+def test_zero_pages_are_counted_until_the_exiting_process_has_dropped_them() -> None:
+    rows = [
+        event(KSM_ENTER, BEGIN + 1, mm=7, tgid=70, arg=VIA_SELF),
+        scan_starts(0, BEGIN + 10),
+        *(
+            event(
+                KSM_MERGE_ONE_PAGE, BEGIN + 20 + n,
+                pfn=9, item=5 + n, mm=7, tgid=70, addr=0x1000 * (1 + n),
+            )
+            for n in range(3)
+        ),
+        scan_stops(0, BEGIN + 30, 3),
+        event(KSM_ENTER, BEGIN + 40, mm=8, addr=70, arg=VIA_FORK),
+        event(KSM_EXIT, BEGIN + SECOND - 450_000, mm=8, tgid=80),
+        event(KSM_EXIT, BEGIN + 2 * SECOND - 450_000, mm=7, tgid=70),
+    ]  # fmt: skip
+    samples = [
+        sample(0, "start"),
+        sample(0.5, "interval", zero=6, scans=1),
+        sample(1, "interval", zero=6, scans=1),
+        sample(2, "interval", zero=3, scans=1),
+        sample(3, "end", scans=1),
+    ]
+    told = timeline_in_memory(
+        [batch_of(rows)], tables={"counters": samples}, facts={"kernel": "6.18.44"}
+    )
+    assert told.accounts["zero_residual"].tolist() == [0] * 5
+
+
+def test_a_prctl_that_may_have_unmerged_nothing_proves_nothing() -> None:
+    pages = [{"mm": 7, "tgid": 70, "item": 5 + n, "addr": 0x1000 * (1 + n)} for n in range(2)]
+    rows = [
+        event(KSM_ENTER, BEGIN + 1, mm=7, tgid=70, arg=VIA_SELF),
+        scan_starts(0, BEGIN + 10),
+        event(KSM_MERGE_WITH_KSM_PAGE, BEGIN + 20, pfn=9, **pages[0]),
+        event(KSM_MERGE_WITH_KSM_PAGE, BEGIN + 21, pfn=9, arg=INTO_EXISTING | 2 << 8, **pages[1]),
+        scan_stops(0, BEGIN + 30, 2),
+        event(RANGE_LEFT, BEGIN + SECOND, mm=7, tgid=70, arg=0xFFFFFFFF, err=LEFT_PRCTL),
+        scan_starts(1, BEGIN + 2 * SECOND),
+        scan_stops(1, BEGIN + 2 * SECOND + 10, 2),
+    ]
+    samples = [
+        sample(0, "start"),
+        sample(0.5, "interval", scans=1, pages_shared=1, pages_sharing=1),
+        sample(3, "end", scans=2, pages_shared=1, pages_sharing=1),
+    ]
+    told = timeline_in_memory([batch_of(rows)], tables={"counters": samples}, facts=COW)
+    assert told.accounts["residual"].tolist() == [0] * 3
+    assert told.pages["end"].tolist() == ["unmerged"] * 2
+    assert not told.pages["proven"].any()
