@@ -24,7 +24,8 @@ class AddressSpaces:
 
     A ksm_enter makes a new one, and so does an mm that another process owns all of a sudden: its
     ksm_enter was lost. Columns: mm, tgid (0: not known yet), parent_tgid (0: none known),
-    entered_ts (0: before the stream), exited_ts (0: has not), exited (order; NEVER).
+    entered_ts (0: before the stream), exited_ts (0: has not), exited (order; NEVER). One whose
+    mm is another's all of a sudden has exited by then.
     """
 
     def __init__(self) -> None:
@@ -39,6 +40,8 @@ class AddressSpaces:
             }
         )
         self._current: dict[int, int] = {}
+        # Address spaces whose mm became another's, and the row in which it did.
+        self._replaced: list[tuple[int, int]] = []
 
     def assign(self, events: Columns, rows: Indices, first_order: int) -> Indices:
         """The address space of each of `rows`, which name an mm, after a chunk of the stream.
@@ -62,14 +65,21 @@ class AddressSpaces:
         )
         self._learn_owners(spaces, owners[heads])
         spaces = np.repeat(spaces, np.diff(np.append(heads, len(named))))
+        at_rows = spaces
         if len(exits):
             gone = spaces[np.searchsorted(named, exits)]
             alive = self.table["exited"][gone] == NEVER
             gone, exits = gone[alive], exits[alive]
             self.table["exited"][gone] = first_order + exits
             self.table["exited_ts"][gone] = events["ts"][exits]
-            return spaces[np.searchsorted(named, rows)]
-        return spaces
+            at_rows = spaces[np.searchsorted(named, rows)]
+        # Whose mm is another's now is gone, though nobody told.
+        for space, row in self._replaced:
+            if self.table["exited"][space] == NEVER:
+                self.table["exited"][space] = first_order + row
+                self.table["exited_ts"][space] = events["ts"][row] - np.uint64(1)
+        self._replaced.clear()
+        return at_rows
 
     def _by_versions(
         self,
@@ -218,7 +228,10 @@ class AddressSpaces:
             exited_ts=0,
             exited=NEVER,
         )
-        for space, (number, _, _) in enumerate(begins, first):
+        for space, (number, row, _) in enumerate(begins, first):
+            before = self._current.get(mms[number])
+            if before is not None:
+                self._replaced.append((before, row))
             self._current[mms[number]] = space
         return np.arange(first, first + len(begins))
 

@@ -159,7 +159,7 @@ TABLES: Mapping[str, DerivedTable] = MappingProxyType(
                     _column("vm", "string", "a QEMU guest's name"),
                     _column("parent_tgid", "Int64", "who forked it; NA: not known"),
                     _column("entered_ns", "Int64", "when ksmd's list got it; NA: before"),
-                    _column("exited_ns", "Int64", "when it exited; NA: it has not, or unseen"),
+                    _column("exited_ns", "Int64", "its exit, or its mm was another's; NA: none"),
                     *_SUMMED,
                     _column("ksm_rmap_items", "Int64", "rmap_items at its last sample"),
                     _column("ksm_merging_pages", "Int64", "merged pages at its last sample"),

@@ -219,3 +219,17 @@ def test_nothing_is_told_to_be_inherited_or_joined_where_that_is_not_known(rows:
     found = Counter(ways(rows, TELLS_NOT).values())
     assert not found["inherited"]
     assert not found["joined"]
+
+
+def test_lives_end_with_an_address_space_whose_mm_is_anothers_now() -> None:
+    rows = [
+        event(KSM_ENTER, 1, mm=7, tgid=70, arg=VIA_SELF),
+        makes_ksm_page(9, 2, item=1, mm=7, tgid=70, addr=0x1000),
+        joins_ksm_page(9, 3, item=2, mm=7, tgid=70, addr=0x2000),
+        joins_ksm_page(9, 5, item=3, mm=7, tgid=71, addr=0x1000),
+    ]
+    told = timeline_in_memory([batch_of(rows)])
+    assert told.pages["end"].tolist() == ["exit", "exit", "still_merged"]
+    assert told.pages["ended_before_ns"].tolist()[:2] == [4, 4]
+    assert told.processes["exited_ns"].tolist()[0] == 4
+    assert told.stable_pages["sharers_peak"].tolist() == [2]
