@@ -21,6 +21,7 @@ from typing import Any
 
 from ksmtrace.events.batch import EventBatch
 from ksmtrace.events.registry import (
+    COW_BREAK,
     INTO_EXISTING,
     KSM_ADVISOR,
     KSM_ENTER,
@@ -32,6 +33,7 @@ from ksmtrace.events.registry import (
     KSM_START_SCAN,
     KSM_STOP_SCAN,
     LOST,
+    RANGE_LEFT,
 )
 
 
@@ -63,7 +65,11 @@ class Teller:
         process = self._process_of(int(event["mm"]), int(event["tgid"]))
         if kind in (KSM_ENTER.id, KSM_EXIT.id):
             return f"{'ENTER' if kind == KSM_ENTER.id else 'EXIT'} {process}"
+        if kind == RANGE_LEFT.id:
+            return f"LEFT {process} {int(event['addr']):#x}"
         page = self._page_of(process, int(event["addr"]))
+        if kind == COW_BREAK.id:
+            return f"BREAK {page}"
         mark = "!" if event["err"] else ""
         if kind == KSM_REMOVE_RMAP_ITEM.id:
             return f"DROP {page}"

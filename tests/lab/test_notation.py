@@ -16,12 +16,14 @@ from support.batches import (
 
 from ksmtrace.events.batch import EventBatch
 from ksmtrace.events.registry import (
+    COW_BREAK,
     KSM_ADVISOR,
     KSM_ENTER,
     KSM_EXIT,
     KSM_MERGE_ONE_PAGE,
     KSM_REMOVE_KSM_PAGE,
     KSM_REMOVE_RMAP_ITEM,
+    RANGE_LEFT,
     EventKind,
 )
 from ksmtrace.lab.notation import Teller, without_scans
@@ -56,6 +58,8 @@ def about(kind: EventKind, page: int, mm: int = 1, **slots: int) -> Row:
         (about(KSM_MERGE_ONE_PAGE, 3), "ZERO a[3]"),
         (about(KSM_MERGE_ONE_PAGE, 3, err=EFAULT), "ZERO! a[3]"),
         (about(KSM_REMOVE_RMAP_ITEM, 3, mm=2), "DROP b[3]"),
+        (about(COW_BREAK, 3, mm=2), "BREAK b[3]"),
+        (event(RANGE_LEFT, mm=2, addr=0x3000, arg=5), "LEFT b 0x3000"),
         (event(KSM_REMOVE_KSM_PAGE, pfn=5), "GONE a page from before"),
         (event(KSM_ADVISOR, err=2, addr=5000, arg=1), "ADVISE 5000"),
         (loses(13), "LOST 13"),

@@ -101,10 +101,10 @@ def test_a_fork_that_shares_merged_pages_is_told_from_merging(
     assert by_tgid[child]["comm"] == by_tgid[parent.pid]["comm"]
 
 
-@pytest.mark.parametrize(("twin_first", "inherited"), [(True, 1), (False, 0)])
-def test_a_page_shared_by_fork_before_it_merged_is_inherited_if_its_frame_became_the_ksm_page(
+@pytest.mark.parametrize(("twin_first", "inherited"), [(True, None), (False, 0)])
+def test_whether_a_page_shared_by_fork_is_inherited_cant_be_told_if_its_frame_became_the_ksm_page(
     twin_first: bool,
-    inherited: int,
+    inherited: int | None,
     ksmd: Stepper,
     actor: Callable[[list[int]], Actor],
     record: Callable[..., Recorder],

@@ -202,6 +202,14 @@ class Comparison:
             return
         if end != right:
             self.wrong.append(f"wrong class: {name}")
+        else:
+            self._moment_of(life, row, name)
+
+    def _moment_of(self, life: Life, row: Line, name: str) -> None:
+        if life.by == "prctl":
+            # It unmerges nothing in a process that had not opted in by prctl: nobody can tell.
+            if row["proven"]:
+                self.wrong.append(f"proven by a prctl: {name}")
         elif self.variant.cow and (life.cause != "exit" or self._sees_all(row)):
             if not row["ended_after_ns"] == row["ended_before_ns"] == life.end:
                 self.wrong.append(f"not exact: {name}")

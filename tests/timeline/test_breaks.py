@@ -30,6 +30,7 @@ from ksmtrace.events.registry import (
     INTO_EXISTING,
     KERNEL_MODE,
     KSM_ENTER,
+    KSM_EXIT,
     KSM_MERGE_ONE_PAGE,
     KSM_MERGE_WITH_KSM_PAGE,
     KSM_REMOVE_RMAP_ITEM,
@@ -236,7 +237,8 @@ def test_copies_of_the_zero_page_are_not_counted_where_it_is_unshared() -> None:
 
 
 def test_an_address_space_at_a_dead_ones_place_has_nothing_merged() -> None:
-    rows = [*merges(31), event(KSM_ENTER, 50, mm=MM, tgid=TGID, arg=1)]
+    rows = [*merges(31), event(KSM_EXIT, 45, mm=MM, tgid=TGID)]
+    rows += [event(KSM_ENTER, 50, mm=MM, tgid=TGID, arg=1)]
     rows += [leaves(LEFT_UNMERGEABLE, 70, 0, 31)]
     assert account(rows, samples((0, 0), (99, 97)))["unshared"] == 0
 
