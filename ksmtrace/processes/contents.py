@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,22 +37,22 @@ def read_contents(tgid: int, proc: Path = PROC) -> Iterator[Page]:
     OSError where the process may not be read.
     """
     folder = proc / str(tgid)
-    try:
-        pagemap = os.open(folder / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        memory = os.open(folder / "mem", os.O_RDONLY | os.O_CLOEXEC)
-        flags = os.open(proc / "kpageflags", os.O_RDONLY | os.O_CLOEXEC)
+    with ExitStack() as opened:
+
+        def read_only(path: Path) -> int:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            opened.callback(os.close, descriptor)
+            return descriptor
+
         try:
-            for region in all_regions(tgid, proc):
-                if region.mergeable:
-                    yield from _region(pagemap, memory, flags, region.start, region.end)
-        finally:
-            os.close(memory)
-            os.close(flags)
-    finally:
-        os.close(pagemap)
+            pagemap, memory = read_only(folder / "pagemap"), read_only(folder / "mem")
+        except (FileNotFoundError, ProcessLookupError):
+            # A process that is just exiting still has its folder.
+            return
+        flags = read_only(proc / "kpageflags")
+        for region in all_regions(tgid, proc):
+            if region.mergeable:
+                yield from _region(pagemap, memory, flags, region.start, region.end)
 
 
 def _region(pagemap: int, memory: int, flags: int, start: int, end: int) -> Iterator[Page]:
