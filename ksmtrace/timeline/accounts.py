@@ -28,7 +28,7 @@ from ksmtrace.timeline.lives import (
     UNMAPPED,
     UNMERGED,
 )
-from ksmtrace.timeline.scans import Scans
+from ksmtrace.timeline.scans import IN_TRANSIT_NS, Scans
 from ksmtrace.timeline.sorting import Mask, in_order, rows_of
 from ksmtrace.timeline.tables import HOW, frame, whole
 from ksmtrace.timeline.zero_pages import inherited_zero_pages
@@ -37,8 +37,6 @@ U64 = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
 _FOREVER = np.iinfo(np.uint64).max
 _BEFORE = HOW.index("before")
-IN_TRANSIT_NS = 10_000_000
-"""A sample is no instant: events this near to one taken while ksmd scans count either way."""
 
 
 @dataclass(frozen=True)

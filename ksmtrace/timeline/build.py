@@ -147,7 +147,9 @@ class Timeline:
     @cached_property
     def region_ledger(self) -> pd.DataFrame:
         """Each mapping in which pages merged."""
-        return process_tables.region_ledger(self.stream, self.ends, self.regions, self._shared)
+        return process_tables.region_ledger(
+            self.stream, self.context, self.ends, self.regions, self._shared
+        )
 
     @cached_property
     def region_history(self) -> pd.DataFrame:

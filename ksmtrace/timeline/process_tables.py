@@ -232,7 +232,9 @@ def process_history(
     )
 
 
-def region_ledger(stream: Aggregator, ends: Ends, regions: Regions, shared: Shared) -> pd.DataFrame:
+def region_ledger(
+    stream: Aggregator, context: Context, ends: Ends, regions: Regions, shared: Shared
+) -> pd.DataFrame:
     """The table `region_ledger` (`tables.TABLES`). Failed tries are not told by region."""
     found = regions.regions
     count = len(found)
@@ -250,7 +252,7 @@ def region_ledger(stream: Aggregator, ends: Ends, regions: Regions, shared: Shar
             "start": np.array([region.start for region in found], np.uint64),
             "end": np.array([region.end for region in found], np.uint64),
             "name": [region.name for region in found],
-            "pages": np.array([(r.end - r.start) // 4096 for r in found], np.int64),
+            "pages": np.array([(r.end - r.start) // context.page_bytes for r in found], np.int64),
             **_summed(
                 stream, ends, regions.of_life, count, nothing, broken, since, shared.of_region
             ),

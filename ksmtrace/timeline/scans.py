@@ -10,6 +10,8 @@ import numpy.typing as npt
 from ksmtrace.timeline.aggregator import Aggregator
 
 Numbers = npt.NDArray[np.int64]
+IN_TRANSIT_NS = 10_000_000
+"""A sample is no instant: events this near to one taken while ksmd scans count either way."""
 
 
 @dataclass

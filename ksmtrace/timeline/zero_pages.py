@@ -12,10 +12,10 @@ import numpy.typing as npt
 from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.ends import Ends
 from ksmtrace.timeline.lives import STILL_MERGED
+from ksmtrace.timeline.scans import IN_TRANSIT_NS
 
 U64 = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
-_GOING_NS = 10_000_000
 
 
 def inherited_zero_pages(
@@ -47,6 +47,8 @@ def inherited_zero_pages(
             had[child] = own + had[parent] + unnamed
         ever += had[child] * (at >= when)
         # A ksm_exit comes before the process's memory goes.
-        gone = exited[child] + np.uint64(_GOING_NS) if exited[child] else np.iinfo(np.uint64).max
-        living += had[child] * ((at + np.uint64(_GOING_NS) >= when) & (at <= gone))
+        gone = (
+            exited[child] + np.uint64(IN_TRANSIT_NS) if exited[child] else np.iinfo(np.uint64).max
+        )
+        living += had[child] * ((at + np.uint64(IN_TRANSIT_NS) >= when) & (at <= gone))
     return living, ever
