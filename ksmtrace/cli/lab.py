@@ -1,15 +1,18 @@
-"""lab: run a scenario on the real ksmd and on models, and compare them
+"""lab: run a scenario on real kernels and on models, and compare them
 
 `lab run FILE` performs the scenario with real processes, ksmd stepped batch by
 batch, and on each model named, and prints counters and events side by side.
-Afterwards every knob is as it was. Needs root and ksmd for itself: with any
-other process registered it refuses. Exit code 6 if anything differs or is not
-as the scenario expects. `lab list` names the scenarios that come with ksmtrace.
+Afterwards every knob is as it was. On this host that needs root and ksmd for
+itself: with any other process registered it refuses. `--on vm:6.1` boots the
+distribution's kernel of that series in QEMU instead, which touches nothing
+here. Exit code 6 if anything differs or is not as the scenario expects.
+`lab list` names the scenarios that come with ksmtrace.
 
 examples:
   ksmtrace lab list
   sudo ksmtrace lab run why-two-scans
   sudo ksmtrace lab run my.toml --on host --on model --on ksm:6.6
+  ksmtrace lab run why-two-scans --on vm:6.12 --on model --step
   sudo ksmtrace lab run my.toml --json | jq .agree
   sudo ksmtrace lab run my.toml --record my.ksm
 """
@@ -18,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +30,11 @@ from ksmtrace.errors import Exit
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ksmtrace.lab.performance import Observation, Performance
+    from ksmtrace.lab.performance import Observation, Performance, Watch
     from ksmtrace.lab.plan import Plan
     from ksmtrace.lab.run import Run
+    from ksmtrace.lab.where import Where
+    from ksmtrace.recording.target import Target
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("action", choices=("run", "list"), metavar="run|list", help="what to do")
     add("scenario", nargs="?", metavar="FILE", help="a scenario, see docs/scenarios.md")
-    add("--on", action="append", metavar="WHERE", help="host, model, ksm:6.12; repeatable")
+    add("--on", action="append", metavar="WHERE", help="host, vm:6.12, model, ksm:6.6; repeatable")
     add(
         "--set", nargs="+", default=[], action="extend", metavar="KNOB=VALUE",
         help="instead of the scenario's own knobs",
@@ -45,6 +51,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--backend", default="auto", metavar="NAME", help="auto, core, bcc or tracefs")
     add("--record", type=Path, metavar="DIR", help="keep the real run, with contents")
     add("--force", action="store_true", help="replace an existing recording")
+    add("--step", action="store_true", help="tell each real step, then wait for Enter")
     add("--json", action="store_true", help="print JSON")
 
 
@@ -62,34 +69,93 @@ def run(args: argparse.Namespace) -> int:
             "lab run needs a scenario", "for example: ksmtrace lab run why-two-scans", Exit.USAGE
         )
     places = parse_all(args.on or ["host", "model"], models_only=False)
-    real = any(place.real for place in places)
-    if args.record is not None and not real:
-        raise KsmtraceError("--record keeps a real run", "add --on host", Exit.USAGE)
+    real = [place for place in places if place.real]
+    if args.record is not None and len(real) != 1:
+        raise KsmtraceError("--record keeps one real run", "name one: --on host", Exit.USAGE)
     plan = load_plan(args.scenario, parse_assignments(args.set))
-    with _progress(sys.stderr.isatty()) as progress:
-        found = run_everywhere(plan, places, on_host=_on_host(args), progress=progress)
+    with _progress(sys.stderr.isatty() and not args.step) as progress:
+        found = run_everywhere(plan, places, on_real=_on_real(args), progress=progress)
     print_run(found, as_json=args.json)
     return Exit.OK if found.agree and not found.disappointments else Exit.DIFFERENCES
 
 
-def _on_host(
-    args: argparse.Namespace,
-) -> Callable[[Plan, Callable[[Observation], None]], Performance]:
-    def perform(plan: Plan, watch: Callable[[Observation], None]) -> Performance:
-        from ksmtrace.lab.on_kernel import host_stage
-        from ksmtrace.lab.recorder import record_performance
+def _on_real(args: argparse.Namespace) -> Callable[[Where, Plan, Watch], Performance]:
+    def perform(place: Where, plan: Plan, watch: Watch) -> Performance:
         from ksmtrace.recording.target import Target
 
         target = Target(args.record, force=args.force) if args.record is not None else None
-        with host_stage(args.backend) as host:
-            print(f"ksmtrace: events by {host.source.name}, {host.why}", file=sys.stderr)
-            if target is None:
-                return host.perform(plan, watch=watch)
-            performance = record_performance(host, plan, target, watch=watch)
-        print(f"ksmtrace: kept as {args.record}", file=sys.stderr)
+        if args.step:
+            watch = _stepping(plan, watch)
+        performer = _in_guest if place.series else _on_host
+        performance = performer(args.backend, place, plan, watch, target)
+        performance.on = place.name
+        if target is not None:
+            print(f"ksmtrace: kept as {args.record}", file=sys.stderr)
         return performance
 
     return perform
+
+
+def _on_host(
+    backend: str, _place: Where, plan: Plan, watch: Watch, target: Target | None
+) -> Performance:
+    from ksmtrace.lab.on_kernel import host_stage
+    from ksmtrace.lab.recorder import record_performance
+
+    with host_stage(backend) as host:
+        print(f"ksmtrace: events by {host.source.name}, {host.why}", file=sys.stderr)
+        if target is None:
+            return host.perform(plan, watch=watch)
+        return record_performance(host, plan, target, watch=watch)
+
+
+def _in_guest(
+    backend: str, place: Where, plan: Plan, watch: Watch, target: Target | None
+) -> Performance:
+    from ksmtrace.vm.guest import booted
+    from ksmtrace.vm.record import perform_and_record
+
+    assert place.series is not None
+    print(f"ksmtrace: booting Linux {place.series} in QEMU, some 15 s", file=sys.stderr)
+    with booted(place.series) as guest:
+        guest.stage(backend)
+        version = guest.kernel.version
+        print(f"ksmtrace: {version}: events by {guest.backend}, {guest.why}", file=sys.stderr)
+        if target is None:
+            return guest.perform(plan, watch=watch)
+        return perform_and_record(guest, plan, target, watch=watch)
+
+
+def _stepping(plan: Plan, watch: Watch) -> Watch:
+    """Tell every operation as it is done, and wait where somebody sits at the terminal."""
+    from ksmtrace.views.lab_step import render_step
+
+    steps = {step.number: step for step in plan.steps}
+    before: dict[str, int] = {}
+    told: list[str] = []
+    done = Counter[int]()
+
+    def tell(seen: Observation) -> None:
+        watch(seen)
+        planned = steps[seen.step]
+        told.extend(seen.told)
+        done[seen.step] += 1
+        if done[seen.step] < len(planned.operations):
+            return
+        does = {k: v for k, v in planned.step.values.items() if k not in ("say", "expect")}
+        changed = {
+            name: (before.get(name), value)
+            for name, value in sorted(seen.counters.items())
+            if value != before.get(name) and (value or name in before)
+        }
+        text = render_step(seen.step, does, planned.say, told, changed)
+        print(text, file=sys.stderr, flush=True)
+        before.update(seen.counters)
+        told.clear()
+        if sys.stdin.isatty():
+            input("  -- Enter goes on, Ctrl-C ends --")
+
+    return tell
 
 
 class _progress:  # noqa: N801 reads as the function it stands for

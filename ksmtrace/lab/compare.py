@@ -66,6 +66,9 @@ def compare(plan: Plan, first: Performance, second: Performance) -> Comparison:
     """
     events = first.has_events and second.has_events
     unknown = {*first.fields_unknown, *second.fields_unknown}
+    if first.real and second.real:
+        # Both use numbers again, each at its own time: neither can be what the other stands for.
+        unknown |= {"pfn", "item", "mm"}
     matcher = EventMatcher(first.tgids, second.tgids, unknown, first_reuses=first.real)
     where = {step.number: step.step.where for step in plan.steps}
     compared = []

@@ -9,18 +9,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.kernel.releases import Profile
 from ksmtrace.lab.compare import Comparison, compare
 from ksmtrace.lab.disappointments import Disappointment, disappointments
-from ksmtrace.lab.on_kernel import Host
 from ksmtrace.lab.on_model import ModelStage
+from ksmtrace.lab.performance import Performance
 from ksmtrace.lab.plan import Plan
 from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.random_scenarios import FAMILIES, LARGE, random_scenario
 from ksmtrace.lab.scenario import Scenario
 from ksmtrace.model.branches import Branch
+
+
+class RealKernel(Protocol):
+    """A real ksmd to hold the model against: this machine's, or a guest's."""
+
+    profile: Profile
+
+    def perform(self, plan: Plan) -> Performance:
+        """Perform a scenario."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +71,7 @@ def random_scenarios(small: int, large: int, seed: int, profile: Profile) -> Ite
         yield random_scenario(LARGE, seed + number)
 
 
-def hold_against(host: Host, scenario: Scenario, tally: Tally | None = None) -> Comparison:
+def hold_against(host: RealKernel, scenario: Scenario, tally: Tally | None = None) -> Comparison:
     """Perform a scenario on both and compare; counted in `tally` if there is one."""
     plan = plan_scenario(scenario)
     real = host.perform(plan)
@@ -80,7 +91,7 @@ def hold_against(host: Host, scenario: Scenario, tally: Tally | None = None) -> 
 
 
 def hold_all_against(
-    host: Host,
+    host: RealKernel,
     scenarios: Iterable[Scenario],
     tally: Tally,
     *,

@@ -51,6 +51,7 @@ class EventMatcher:
         self._first_reuses = first_reuses
         self._first = first
         self._second = second
+        self._unknown = frozenset(unknown)
         self._addresses = "addr" not in unknown
         self._owners = "tgid" not in unknown
         self._details = "arg" not in unknown and self._addresses
@@ -102,13 +103,9 @@ class EventMatcher:
             return "err"
         if kind in _WITH_MM and (why := self._other_mm(one, other)):
             return why
-        if kind in _WITH_FRAMES and self._is_another(
-            self._frames, int(one["pfn"]), int(other["pfn"])
-        ):
+        if kind in _WITH_FRAMES and self._is_another("pfn", self._frames, one, other):
             return "page frame"
-        if kind in _WITH_ITEMS and self._is_another(
-            self._items, int(one["item"]), int(other["item"])
-        ):
+        if kind in _WITH_ITEMS and self._is_another("item", self._items, one, other):
             return "rmap_item"
         if kind == KSM_ENTER.id:
             if not self._details:
@@ -131,7 +128,7 @@ class EventMatcher:
         )
 
     def _other_mm(self, one: Any, other: Any) -> str:
-        if self._is_another(self._mms, int(one["mm"]), int(other["mm"])):
+        if self._is_another("mm", self._mms, one, other):
             return "address space"
         real, model = (one, other) if self._first_reuses else (other, one)
         # A real kernel may have forgotten an owner; one that isn't there yet nobody knows.
@@ -140,7 +137,10 @@ class EventMatcher:
         names = self._first.get(int(one["tgid"])), self._second.get(int(other["tgid"]))
         return "" if model["tgid"] and names[0] == names[1] else "process"
 
-    def _is_another(self, known: dict[int, int], mine: int, theirs: int) -> bool:
+    def _is_another(self, slot: str, known: dict[int, int], one: Any, other: Any) -> bool:
+        if slot in self._unknown:
+            return False
+        mine, theirs = int(one[slot]), int(other[slot])
         key, value = (theirs, mine) if self._first_reuses else (mine, theirs)
         return known.setdefault(key, value) != value
 

@@ -13,11 +13,11 @@ from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.lab.compare import Comparison, compare
 from ksmtrace.lab.disappointments import Disappointment, disappointments
 from ksmtrace.lab.on_model import perform_on_model
-from ksmtrace.lab.performance import Observation, Performance
+from ksmtrace.lab.performance import Observation, Performance, Watch
 from ksmtrace.lab.plan import Plan
 from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.scenario import Scenario, read_scenario
-from ksmtrace.lab.where import Where
+from ksmtrace.lab.where import MODEL, Where
 
 SHIPPED = Path(__file__).parent / "scenarios"
 Progress = Callable[[str, int, int], None]
@@ -91,30 +91,37 @@ def run_everywhere(
     plan: Plan,
     places: Sequence[Where],
     *,
-    on_host: Callable[[Plan, Callable[[Observation], None]], Performance] | None = None,
+    on_real: Callable[[Where, Plan, Watch], Performance] | None = None,
     progress: Progress = lambda _where, _step, _steps: None,
     visits: bool = False,
 ) -> Run:
-    """Perform a plan in all places, the real one first, so that models can live in its time.
+    """Perform a plan in all places, the real ones first, so that models can live in their time.
 
-    on_host: performs on the real kernel, where one of the places is it. visits: models tell what
-    became of every visit. Raises KsmtraceError.
+    on_real: performs on a real kernel, where one of the places is it. The first real one is also
+    whose model `model` is. visits: models tell what became of every visit. Raises KsmtraceError.
     """
     done: dict[str, Performance] = {}
-    like: Sequence[Observation] = ()
+    first_real: Performance | None = None
     for place in sorted(places, key=lambda place: not place.real):
 
         def watch(seen: Observation, name: str = place.name) -> None:
             progress(name, seen.step, len(plan.steps))
 
         if place.real:
-            assert on_host is not None
-            done[place.name] = on_host(plan, watch)
-            like = done[place.name].observations
-        else:
-            done[place.name] = perform_on_model(
-                plan, place.profile, on=place.name, like=like, watch=watch, visits=visits
-            )
+            assert on_real is not None
+            done[place.name] = on_real(place, plan, watch)
+            first_real = first_real or done[place.name]
+            continue
+        of_first = place.name == MODEL and first_real is not None
+        done[place.name] = perform_on_model(
+            plan,
+            first_real.profile if of_first and first_real else place.profile,
+            on=place.name,
+            like=first_real.observations if first_real else (),
+            watch=watch,
+            visits=visits,
+        )
+    places = [replace(place, profile=done[place.name].profile) for place in places]
     performances = tuple(done[place.name] for place in places)
     comparisons = tuple(compare(plan, one, other) for one, other in combinations(performances, 2))
     unmet = tuple(d for performance in performances for d in disappointments(plan, performance))

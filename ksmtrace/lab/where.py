@@ -1,4 +1,4 @@
-"""Where a scenario is performed, named one way everywhere: host, model, ksm:6.12, ksm:2011."""
+"""Where a scenario is performed, named one way everywhere: host, vm:6.12, model, ksm:6.12."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from ksmtrace.kernel.releases import Profile, profile, running_profile
 
 HOST = "host"
 MODEL = "model"
-_HINT = "write host, model (of the running kernel), ksm:6.12, ksm:6.12.117 or ksm:2011"
+VM = "vm"
+_HINT = (
+    "write host, vm:6.12 (that kernel, booted in QEMU), model (of the first real kernel named), "
+    "ksm:6.12, ksm:6.12.117 or ksm:2011"
+)
 
 
 @dataclass(frozen=True)
 class Where:
-    """A place to perform a scenario: the real kernel, or the model of one. name: as asked for."""
+    """A place to perform a scenario: a real kernel, or the model of one. name: as asked for.
+
+    series: the kernel to boot in a virtual machine, where it is that; its profile is then known
+    exactly only once it runs.
+    """
 
     name: str
     profile: Profile
     real: bool
+    series: str | None = None
 
 
 def parse_where(text: str) -> Where:
@@ -28,6 +37,8 @@ def parse_where(text: str) -> Where:
     if text == MODEL:
         return Where(text, running_profile(), real=False)
     scanner, colon, release = text.partition(":")
+    if scanner == VM and release:
+        return Where(text, profile(release), real=True, series=release)
     if scanner != "ksm" or not colon or not release:
         raise KsmtraceError(f"{text!r} is neither a host nor a scanner", _HINT, Exit.USAGE)
     return Where(text, profile(release), real=False)
@@ -41,6 +52,6 @@ def parse_all(texts: list[str], *, models_only: bool) -> list[Where]:
     places = [parse_where(text) for text in texts]
     if models_only and any(place.real for place in places):
         raise KsmtraceError(
-            "simulate runs models only", "the real ksmd is `ksmtrace lab run`", Exit.USAGE
+            "simulate runs models only", "a real ksmd is `ksmtrace lab run`", Exit.USAGE
         )
     return places

@@ -1,0 +1,48 @@
+"""A kernel's behaviour with one switch the other way round: what a comparison must notice.
+
+A comparison that agrees proves a switch only if it would have disagreed with another value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, replace
+from typing import get_args, get_type_hints
+
+from ksmtrace.kernel.releases import Behaviour, Profile
+from ksmtrace.lab.compare import compare
+from ksmtrace.lab.on_model import ModelStage
+from ksmtrace.lab.performance import Performance
+from ksmtrace.lab.plan import Plan
+
+NOT_SEEN_IN_A_LAB = {
+    "checksum": "contents differ or are the same, whatever their checksums are",
+    "run_2_sweeps": "kernels with chains, where it could be seen, all have it",
+    "run_2_appends": "no scenario enters while run is 2",
+    "locked_page_is_busy": "nobody locks a page while ksmd works",
+    "advisor": "whether there is one is said by its knobs",
+}
+"""Switches that no scenario can tell apart, and why."""
+
+
+def inversions(profile: Profile) -> Iterator[tuple[str, Profile]]:
+    """The profile with each switch that a lab can see set to each other value; named."""
+    types = get_type_hints(Behaviour)
+    for field in fields(Behaviour):
+        if field.name in NOT_SEEN_IN_A_LAB:
+            continue
+        now = getattr(profile.behaviour, field.name)
+        for value in get_args(types[field.name]) or (False, True):
+            if value != now:
+                other = replace(profile.behaviour, **{field.name: value})
+                name = f"{field.name} = {value}"
+                yield name, replace(profile, behaviour=other, name=f"{profile.name} ({name})")
+
+
+def tells_apart(seen: Sequence[tuple[Plan, Performance]], other: Profile) -> str:
+    """The scenario in which a model of `other` differs first from what a kernel did, or ""."""
+    for plan, real in seen:
+        model = ModelStage(plan, other, on=other.name).perform(like=real.observations)
+        if not compare(plan, real, model).agree:
+            return plan.scenario.name or plan.scenario.title
+    return ""

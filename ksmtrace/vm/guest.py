@@ -1,0 +1,134 @@
+"""A guest as a place to trace and to perform scenarios: another kernel, booted here.
+
+What `lab.on_kernel.Host` is for this machine's kernel, `Guest` is for another: the scenario is
+performed in the guest, what was observed is compared out here.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.kernel.releases import Profile, profile
+from ksmtrace.lab.performance import Performance, Watch
+from ksmtrace.lab.plan import Plan
+from ksmtrace.vm.channel import Channel, ChannelClosed
+from ksmtrace.vm.initramfs import write_initramfs
+from ksmtrace.vm.packages import KernelPackage, kernel_package
+from ksmtrace.vm.qemu import Machine, Qemu
+
+_PATIENCE = 300.0
+
+
+class Guest:
+    """A booted guest. Use `booted` to get one. boot_seconds: from QEMU's start to its answer."""
+
+    def __init__(self, kernel: KernelPackage, qemu: Qemu) -> None:
+        self.kernel = kernel
+        self.profile: Profile = profile(kernel.version)
+        self.backend = ""
+        self.why = ""
+        self._qemu = qemu
+        begin = time.monotonic()
+        self._socket = qemu.connect()
+        self._socket.settimeout(_PATIENCE)
+        self._channel = Channel(self._socket.recv, self._socket.sendall)
+        self._answer("did not boot")
+        self.boot_seconds = time.monotonic() - begin
+
+    def obstacles(self) -> dict[str, list[str]]:
+        """What keeps each capture backend from working there, in words; best backend first."""
+        found: dict[str, list[str]] = self.ask("obstacles")
+        return found
+
+    def stage(self, backend: str = "auto") -> None:
+        """Make its ksmd ready for scenarios, with this capture backend. Raises KsmtraceError."""
+        self.backend, self.why, _ = self.ask("stage", backend)
+
+    def perform(
+        self, plan: Plan, *, watch: Watch = lambda _seen: None, record_as: str | None = None
+    ) -> Performance:
+        """Perform a scenario in the guest; nothing of it is left there afterwards.
+
+        record_as: a folder in the guest to keep it in. Raises KsmtraceError.
+        """
+        observations = []
+
+        def seen(observation: Any) -> None:
+            observations.append(observation)
+            watch(observation)
+
+        performance: Performance = self.ask("perform", plan, record_as, seen=seen)
+        performance.observations = observations
+        return performance
+
+    def run(self, *arguments: str, seconds: float = 120) -> tuple[int, str, str]:
+        """Run `ksmtrace ARGUMENTS` there; its exit code, output and words."""
+        done: tuple[int, str, str] = self.ask("run", list(arguments), seconds)
+        return done
+
+    def python(self, program: str, seconds: float = 120) -> tuple[int, str, str]:
+        """Run a Python program there; its exit code, output and words."""
+        done: tuple[int, str, str] = self.ask("python", program, seconds)
+        return done
+
+    def fetch(self, folder: str, target: Path) -> None:
+        """Copy the files of a folder out of the guest, into a folder here."""
+        files: dict[str, bytes] = self.ask("folder", folder)
+        for name, content in files.items():
+            (target / name).write_bytes(content)
+
+    def ask(self, word: str, *arguments: Any, seen: Watch = lambda _seen: None) -> Any:
+        """Ask the agent. Raises KsmtraceError as it was raised there, or if the guest is gone."""
+        self._channel.send((word, arguments))
+        return self._answer("was lost", seen)
+
+    def _answer(self, otherwise: str, seen: Watch = lambda _seen: None) -> Any:
+        while True:
+            try:
+                word, value = self._channel.receive()
+            except (ChannelClosed, OSError):
+                raise self._qemu.lost(otherwise) from None
+            if word == "seen":
+                seen(value)
+            elif word == "failed":
+                message, hint, code = value
+                raise KsmtraceError(message, hint, Exit(code))
+            else:
+                return value
+
+    def end(self) -> None:
+        """Switch it off. Raises KsmtraceError if it ended badly."""
+        self.ask("end")
+        self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        self._qemu.wait()
+
+
+@contextmanager
+def booted(series: str, machine: Machine | None = None) -> Iterator[Guest]:
+    """A guest with the distribution's kernel of a series; it is switched off afterwards.
+
+    Raises KsmtraceError.
+    """
+    kernel = kernel_package(series)
+    with tempfile.TemporaryDirectory(prefix="ksmtrace-vm-") as name:
+        folder = Path(name)
+        initramfs = folder / "initramfs.cpio"
+        write_initramfs(initramfs)
+        qemu = Qemu(machine or Machine(), kernel.image, initramfs, folder)
+        try:
+            guest = Guest(kernel, qemu)
+            # QEMU has read it.
+            initramfs.unlink()
+            yield guest
+            guest.end()
+        finally:
+            if qemu.process.poll() is None:
+                qemu.kill()
