@@ -26,10 +26,11 @@ test: .venv/.set-up-dev	## set up, then lint, types and all tests, live ones whe
 	@$(PY) -m pytest
 
 .PHONY: bpf
-bpf: .venv/.set-up-dev	## build the BPF object, the event header and the generated docs
+bpf: .venv/.set-up-dev	## build the BPF objects, the event header and the generated docs
 	@$(PY) scripts/generate.py
 	$(CLANG) $(BPF_CFLAGS) -c bpf/ksm.bpf.c -o bpf/ksm.bpf.o
-	$(LLVM_STRIP) -g bpf/ksm.bpf.o
+	$(CLANG) $(BPF_CFLAGS) -c bpf/ksm.fentry.bpf.c -o bpf/ksm.fentry.bpf.o
+	$(LLVM_STRIP) -g bpf/ksm.bpf.o bpf/ksm.fentry.bpf.o
 
 .PHONY: bench-capture
 bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftrace (root)
@@ -48,6 +49,15 @@ bench-timeline: .venv/.set-up-dev	## from ten million events on disk to all tabl
 	@$(PY) bench/timeline.py --times 3
 	@$(PY) bench/live_timeline.py
 
+.PHONY: test-kernels
+test-kernels: .venv/.set-up-dev	## 6.1, 6.12 and this host: every backend, 700 scenarios each (root for the host's)
+	@$(PY) bench/kernels.py --write
+
+.PHONY: vm
+vm: .venv/.set-up-dev	## boot a kernel and run a scenario step by step: make vm KERNEL=6.12 SCENARIO=forks
+	@$(PY) -m ksmtrace.cli.main lab run --step --on vm:$(or $(KERNEL),6.12) --on model \
+		$(or $(SCENARIO),why-two-scans)
+
 .PHONY: corruptions
 corruptions: .venv/.set-up-dev	## spoil recordings in many ways; how many are found by replay --check?
 	@$(PY) bench/corruptions.py
@@ -56,6 +66,10 @@ corruptions: .venv/.set-up-dev	## spoil recordings in many ways; how many are fo
 .PHONY: fidelity
 fidelity: .venv/.set-up-dev	## the model against the real ksmd, 2,100 random scenarios (root)
 	@$(PY) bench/fidelity.py
+
+.PHONY: recordings
+recordings: .venv/.set-up-dev	## make the library of recordings anew, or ONLY="some of them" (root)
+	@$(PY) scripts/recordings.py $(ONLY)
 
 .PHONY: clean
 clean:	## remove what was built and set up here

@@ -113,3 +113,4 @@ static __always_inline __u64 task_mm(__u64 task)
 }
 
 #include "programs.h"
+#include "tracepoints.h"

@@ -97,67 +97,7 @@ struct pt_regs {
 	unsigned long ip;
 } CO_RE;
 
-struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 26);
-} events SEC(".maps");
-
-struct cpu_state;
-
-struct {
-	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u64[3]);
-} cpu_states SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 16384);
-	__type(key, __u64);
-	__type(value, __u32);
-} owners SEC(".maps");
-
-#define PROGRAM(name) SEC("raw_tp/" #name) int name(struct bpf_raw_tracepoint_args *ctx)
-
-static __always_inline struct event *reserve(void)
-{
-	return bpf_ringbuf_reserve(&events, sizeof(struct event), 0);
-}
-
-static __always_inline void submit(struct event *e)
-{
-	bpf_ringbuf_submit(e, BPF_RB_NO_WAKEUP);
-}
-
-static __always_inline void submit_and_wake(struct event *e)
-{
-	bpf_ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
-}
-
-static __always_inline struct cpu_state *this_cpu(void)
-{
-	__u32 zero = 0;
-
-	return bpf_map_lookup_elem(&cpu_states, &zero);
-}
-
-static __always_inline __u32 owner_cached(__u64 mm)
-{
-	__u32 *tgid = bpf_map_lookup_elem(&owners, &mm);
-
-	return tgid ? *tgid : 0;
-}
-
-static __always_inline void remember_owner(__u64 mm, __u32 tgid)
-{
-	bpf_map_update_elem(&owners, &mm, &tgid, BPF_ANY);
-}
-
-static __always_inline void forget_owner(__u64 mm)
-{
-	bpf_map_delete_elem(&owners, &mm);
-}
+#include "libbpf.h"
 
 /*
  * Kernel memory read as memory, at the cost of a load: a bpf_probe_read_kernel() takes 30 ns. The
@@ -204,10 +144,8 @@ static __always_inline __u64 task_mm(__u64 task)
 }
 
 #include "programs.h"
+#include "tracepoints.h"
 #include "cow.h"
 #include "ranges.h"
-
-_Static_assert(sizeof(struct cpu_state) == sizeof(__u64[3]), "cpu_states holds struct cpu_state");
-_Static_assert(sizeof(struct event) == 56, "the ring's stride is 64 bytes");
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";

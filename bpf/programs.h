@@ -1,15 +1,13 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * One program for each ksm tracepoint, shared by the CO-RE object (ksm.bpf.c) and by bcc
- * (ksm.bcc.c). The file that includes this one provides:
+ * How each kind of event is told, whoever saw it: the ksm tracepoints (tracepoints.h, in the CO-RE
+ * object ksm.bpf.c and in ksm.bcc.c) or KSM's functions (ksm.fentry.bpf.c). The file that includes
+ * this one provides:
  *
- *   PROGRAM(name)                     head of a raw tracepoint program
  *   reserve(), submit(), submit_and_wake()      the ring
  *   this_cpu()                        this CPU's struct cpu_state, or NULL
  *   owner_cached(mm), remember_owner(mm, tgid), forget_owner(mm)
  *   item_address(), item_checksum(), page_mapcount(), mm_owner(), task_tgid(), task_mm()
- *
- * Argument order is that of TP_PROTO in include/trace/events/ksm.h.
  */
 
 struct cpu_state {
@@ -17,6 +15,8 @@ struct cpu_state {
 	__u64 mm;	/* the mm that was last put into the map of owners from here ... */
 	__u64 tgid;	/* ... and its owner: ksmd stays with one mm for many events */
 };
+
+_Static_assert(sizeof(struct cpu_state) == sizeof(__u64[3]), "cpu_states holds struct cpu_state");
 
 static __always_inline void head(struct event *e, __u16 kind)
 {
@@ -95,19 +95,19 @@ static __always_inline int scan_event(__u16 kind, __u64 seq, __u64 rmap_entries)
 	return 0;
 }
 
-PROGRAM(ksm_start_scan)
+static __always_inline int tell_start_scan(__u64 seq, __u64 rmap_entries)
 {
-	return scan_event(KIND_KSM_START_SCAN, ctx->args[0], ctx->args[1]);
+	return scan_event(KIND_KSM_START_SCAN, seq, rmap_entries);
 }
 
-PROGRAM(ksm_stop_scan)
+static __always_inline int tell_stop_scan(__u64 seq, __u64 rmap_entries)
 {
-	return scan_event(KIND_KSM_STOP_SCAN, ctx->args[0], ctx->args[1]);
+	return scan_event(KIND_KSM_STOP_SCAN, seq, rmap_entries);
 }
 
-PROGRAM(ksm_enter)
+static __always_inline int tell_enter(__u64 mm)
 {
-	__u64 mm = ctx->args[0], task, owner;
+	__u64 task, owner;
 	struct cpu_state *cpu = this_cpu();
 	struct event *e;
 	__u32 tgid;
@@ -142,9 +142,8 @@ PROGRAM(ksm_enter)
 	return 0;
 }
 
-PROGRAM(ksm_exit)
+static __always_inline int tell_exit(__u64 mm)
 {
-	__u64 mm = ctx->args[0];
 	struct cpu_state *cpu = this_cpu();
 	struct event *e;
 
@@ -164,7 +163,7 @@ PROGRAM(ksm_exit)
 	return 0;
 }
 
-PROGRAM(ksm_merge_one_page)
+static __always_inline int tell_merge_one_page(__u64 pfn, __u64 item, __u64 mm, __s32 err)
 {
 	struct cpu_state *cpu = this_cpu();
 	struct event *e;
@@ -174,15 +173,14 @@ PROGRAM(ksm_merge_one_page)
 	e = begin(cpu, KIND_KSM_MERGE_ONE_PAGE);
 	if (!e)
 		return 0;
-	about_item(cpu, e, ctx->args[0], ctx->args[1], ctx->args[2]);
-	e->err = (__s32)ctx->args[3];
+	about_item(cpu, e, pfn, item, mm);
+	e->err = err;
 	submit(e);
 	return 0;
 }
 
-PROGRAM(ksm_merge_with_ksm_page)
+static __always_inline int tell_merge_with_ksm_page(__u64 ksm_page, __u64 pfn, __u64 item, __u64 mm, __s32 err)
 {
-	__u64 ksm_page = ctx->args[0], item = ctx->args[2];
 	struct cpu_state *cpu = this_cpu();
 	struct event *e;
 	__u32 arg = 0;
@@ -192,8 +190,8 @@ PROGRAM(ksm_merge_with_ksm_page)
 	e = begin(cpu, KIND_KSM_MERGE_WITH_KSM_PAGE);
 	if (!e)
 		return 0;
-	about_item(cpu, e, ctx->args[1], item, ctx->args[3]);
-	e->err = (__s32)ctx->args[4];
+	about_item(cpu, e, pfn, item, mm);
+	e->err = err;
 	if (ksm_page)
 		arg = INTO_EXISTING | page_mapcount(ksm_page) << MAPCOUNT_SHIFT;
 	if (!item_checksum(item))
@@ -203,7 +201,7 @@ PROGRAM(ksm_merge_with_ksm_page)
 	return 0;
 }
 
-PROGRAM(ksm_remove_rmap_item)
+static __always_inline int tell_remove_rmap_item(__u64 pfn, __u64 item, __u64 mm)
 {
 	struct cpu_state *cpu = this_cpu();
 	struct event *e;
@@ -213,12 +211,12 @@ PROGRAM(ksm_remove_rmap_item)
 	e = begin(cpu, KIND_KSM_REMOVE_RMAP_ITEM);
 	if (!e)
 		return 0;
-	about_item(cpu, e, ctx->args[0], ctx->args[1], ctx->args[2]);
+	about_item(cpu, e, pfn, item, mm);
 	submit(e);
 	return 0;
 }
 
-PROGRAM(ksm_remove_ksm_page)
+static __always_inline int tell_remove_ksm_page(__u64 pfn)
 {
 	struct cpu_state *cpu = this_cpu();
 	struct event *e;
@@ -228,12 +226,12 @@ PROGRAM(ksm_remove_ksm_page)
 	e = begin(cpu, KIND_KSM_REMOVE_KSM_PAGE);
 	if (!e)
 		return 0;
-	e->pfn = ctx->args[0];
+	e->pfn = pfn;
 	submit(e);
 	return 0;
 }
 
-PROGRAM(ksm_advisor)
+static __always_inline int tell_advisor(__s32 scan_time, __u64 pages_to_scan, __u32 cpu_percent)
 {
 	struct cpu_state *cpu = this_cpu();
 	struct event *e;
@@ -243,9 +241,9 @@ PROGRAM(ksm_advisor)
 	e = begin(cpu, KIND_KSM_ADVISOR);
 	if (!e)
 		return 0;
-	e->err = (__s32)ctx->args[0];
-	e->addr = ctx->args[1];
-	e->arg = (__u32)ctx->args[2];
+	e->err = scan_time;
+	e->addr = pages_to_scan;
+	e->arg = cpu_percent;
 	submit_and_wake(e);
 	return 0;
 }

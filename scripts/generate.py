@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -13,13 +14,16 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from library.readme import readme
 from worked import refreshed
 
 from ksmtrace.cli.main import COMMANDS, build_parser
 from ksmtrace.cli.main import main as cli
 from ksmtrace.events.c_header import c_header
 from ksmtrace.events.docs import events_page
+from ksmtrace.kernel.releases import parse_release
 from ksmtrace.lab.docs import scenarios_page
+from ksmtrace.lab.where import HOST
 from ksmtrace.recording.docs import recording_page
 from ksmtrace.replay.conformance import RULES
 from ksmtrace.timeline.docs import timeline_tables_page
@@ -28,6 +32,7 @@ from ksmtrace.timeline.measures import MEASURES
 ROOT = Path(__file__).parents[1]
 _RULES = re.compile(r"(<!-- rules -->\n).*?(<!-- /rules -->)", re.DOTALL)
 _MEASURES = re.compile(r"(<!-- measures -->\n).*?(<!-- /measures -->)", re.DOTALL)
+_TRIED = re.compile(r"(<!-- tried -->\n).*?(<!-- /tried -->)", re.DOTALL)
 _HELP = re.compile(r"(<!-- help -->\n```text\n).*?(\n```\n<!-- /help -->)", re.DOTALL)
 _OUTPUT = re.compile(
     r"(<!-- output: ksmtrace ([^\n]*) -->\n```text\n).*?(```\n<!-- /output -->)", re.DOTALL
@@ -62,6 +67,7 @@ def command_page(verb: str) -> str:
     page = _OUTPUT.sub(lambda found: found[1] + output(found[2]) + found[3], page)
     rules = "".join(f"- **{name}**: {meaning}\n" for name, meaning in RULES.items())
     page = _RULES.sub(lambda found: found[1] + rules + found[2], page)
+    page = _TRIED.sub(lambda found: found[1] + tried_table() + found[2], page)
     return _MEASURES.sub(lambda found: found[1] + measures_table() + found[2], page)
 
 
@@ -70,6 +76,42 @@ def measures_table() -> str:
     lines = ["| | figure | name in JSON | meaning |", "|---|---|---|---|"]
     lines += [f"| {m.group} | {m.words} | `{m.name}` | {m.meaning} |" for m in MEASURES]
     return "\n".join(lines) + "\n"
+
+
+def tried_table() -> str:
+    """The kernels that `make test-kernels` tried, and what it found."""
+    results = json.loads((ROOT / "docs" / "kernels-tried.json").read_text())
+    lines = []
+    for place, found in sorted(results.items(), key=lambda item: parse_release(item[1]["kernel"])):
+        where = "the host" if place == HOST else "QEMU, software emulation"
+        lines += [
+            f"### Linux {found['kernel']} ({where})",
+            "",
+            f"{found['scenarios']:,} scenarios, {found['scans']:,} full scans, "
+            f"{found['events']:,} events, {found['ksm_pages']:,} KSM pages made: "
+            + (
+                "every counter and every event as the model has them."
+                if not found["differing"]
+                else f"**{found['differing']} differ.**"
+            ),
+            f"Each of {len(found['switches_noticed'])} other settings of its profile's switches was "
+            "noticed"
+            + (
+                f"; not noticed: {', '.join(found['switches_unnoticed'])}."
+                if found["switches_unnoticed"]
+                else "."
+            ),
+            "",
+            "| backend | verdict | compared | events seen |",
+            "|---|---|---|---|",
+        ]
+        for name, one in found["backends"].items():
+            seen = ", ".join(f"`{kind}`" for kind in one["events"]) or "–"
+            verdict = "works" if one["able"] else f"no: {one['why']}"
+            compared = f"{one['scenarios']:,} scenarios" if one["able"] else "–"
+            lines.append(f"| `{name}` | {verdict} | {compared} | {seen} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def worked_page(name: str) -> str:
@@ -85,6 +127,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "docs/recording.md": recording_page,
     "docs/scenarios.md": scenarios_page,
     "docs/timeline-tables.md": timeline_tables_page,
+    "recordings/README.md": readme,
     **{
         f"docs/{verb}.md": partial(command_page, verb)
         for verbs in COMMANDS.values()

@@ -47,17 +47,20 @@ _OFFSETS = {
 _OPTIONAL = ("OFFSET_MM_OWNER", "OFFSET_PAGE_MAPCOUNT")
 
 
+def bcc_packages() -> list[Path]:
+    """Where bcc's Python package is installed by the distribution."""
+    folders = [folder / "bcc" for folder in _DISTRIBUTION_PACKAGES]
+    return [folder for folder in folders if (folder / "__init__.py").is_file()]
+
+
 def load_bcc() -> ModuleType | None:
     """Bcc's Python package, or None where it is not installed."""
     loaded = sys.modules.get("bcc")
     if loaded is not None and hasattr(loaded, "BPF"):
         return loaded
-    for folder in _DISTRIBUTION_PACKAGES:
-        start = folder / "bcc" / "__init__.py"
-        if not start.is_file():
-            continue
+    for folder in bcc_packages():
         spec = importlib.util.spec_from_file_location(
-            "bcc", start, submodule_search_locations=[str(start.parent)]
+            "bcc", folder / "__init__.py", submodule_search_locations=[str(folder)]
         )
         if spec is None or spec.loader is None:
             continue
@@ -144,7 +147,7 @@ class BccSource:
 
     def check(self) -> list[Obstacle]:
         """See `Source.check`."""
-        obstacles = host.bpf_obstacles(_NAMES)
+        obstacles = host.tracepoint_bpf_obstacles(_NAMES)
         if load_bcc() is None:
             obstacles.append(
                 Obstacle(
@@ -201,7 +204,7 @@ def program_text(tracepoints: tuple[str, ...]) -> str:
     Handlers of tracepoints that this kernel lacks are left out.
     """
     text = (SOURCES / "ksm.bcc.c").read_text()
-    for header in ("event.h", "programs.h"):
+    for header in ("event.h", "programs.h", "tracepoints.h"):
         text = text.replace(f'#include "{header}"\n', (SOURCES / header).read_text())
     return _HANDLER.sub(lambda m: m.group(0) if m.group(1) in tracepoints else "", text)
 

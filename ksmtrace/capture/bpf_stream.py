@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
+from ksmtrace.capture.libbpf import BpfObject
 from ksmtrace.capture.ring import Ring
 from ksmtrace.events.batch import EVENT, EventBatch
 from ksmtrace.events.registry import LOST
@@ -25,7 +27,7 @@ def lost_events(losses: Mapping[int, int]) -> EventBatch:
 
 
 class BpfStream:
-    """What `core` and `bcc` hand out: see `EventStream`.
+    """What the backends with BPF programs hand out: see `EventStream`.
 
     fd: the ring's descriptor, for polling. detach: stops the programs. losses: events lost on
     each CPU that the programs could not report in the stream yet.
@@ -63,3 +65,27 @@ class BpfStream:
         """See `EventStream.stop`."""
         self._detach()
         self._stopped = True
+
+
+@contextmanager
+def object_stream(
+    loaded: BpfObject,
+    ring_bytes: int,
+    detach: Callable[[], None],
+    may_miss: Collection[str] = (),
+) -> Iterator[BpfStream]:
+    """The stream of a loaded object that has the maps of bpf/libbpf.h.
+
+    may_miss: programs that the kernel leaves out where they interrupt themselves; what they missed
+    is lost too.
+    """
+    events = loaded.map_fd("events")
+
+    def losses() -> dict[int, int]:
+        rows = loaded.read_per_cpu("cpu_states", 3)
+        lost = {cpu: told for cpu, (told, *_) in enumerate(rows)}
+        lost[0] += sum(map(loaded.misses, may_miss))
+        return lost
+
+    with Ring(events, ring_bytes) as ring:
+        yield BpfStream(ring, events, detach=detach, losses=losses)

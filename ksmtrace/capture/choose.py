@@ -9,7 +9,12 @@ from ksmtrace.capture.cow import CowWatch
 from ksmtrace.capture.source import Source
 from ksmtrace.errors import Exit, KsmtraceError, host_cannot
 
-SOURCES = {"core": "CoreSource", "bcc": "BccSource", "tracefs": "TracefsSource"}
+SOURCES = {
+    "core": "CoreSource",
+    "fentry": "FentrySource",
+    "bcc": "BccSource",
+    "tracefs": "TracefsSource",
+}
 """Class by module of this package; the module has the source's name and is loaded on demand."""
 
 

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import ClassVar
 
 from ksmtrace.capture import cow
-from ksmtrace.capture.bpf_stream import BpfStream
+from ksmtrace.capture.bpf_stream import BpfStream, object_stream
 from ksmtrace.capture.cow import CowWatch, cow_obstacles
-from ksmtrace.capture.libbpf import BpfObject, load_library, missing_library
-from ksmtrace.capture.ring import Ring
-from ksmtrace.errors import Obstacle, host_cannot
+from ksmtrace.capture.libbpf import BpfObject, object_obstacles, required_library
+from ksmtrace.errors import Obstacle
 from ksmtrace.events.registry import TRACEPOINTS
 from ksmtrace.kernel import host
 
@@ -39,19 +38,13 @@ class CoreSource:
 
     def check(self) -> list[Obstacle]:
         """See `Source.check`."""
-        obstacles = host.bpf_obstacles(_NAMES)
-        if load_library() is None:
-            obstacles.append(missing_library())
-        if not OBJECT.is_file():
-            obstacles.append(Obstacle("the BPF object is not installed", "run `make bpf`"))
+        obstacles = host.tracepoint_bpf_obstacles(_NAMES) + object_obstacles(OBJECT)
         return obstacles + (cow_obstacles() if self._watch is not None else [])
 
     @contextmanager
     def open(self, *, ring_bytes: int) -> Iterator[BpfStream]:
         """See `Source.open`."""
-        library = load_library()
-        if library is None:
-            raise host_cannot([missing_library()], "load BPF programs")
+        library = required_library()
         watch = self._watch
         tracepoints = host.ksm_tracepoints(_NAMES)
         if watch is None:
@@ -74,16 +67,7 @@ class CoreSource:
         try:
             if watch is not None:
                 cow.attach(loaded, watch)
-            events = loaded.map_fd("events")
-            with Ring(events, ring_bytes) as ring:
-                yield BpfStream(
-                    ring,
-                    events,
-                    detach=detach,
-                    losses=lambda: {
-                        cpu: lost
-                        for cpu, (lost, *_) in enumerate(loaded.read_per_cpu("cpu_states", 3))
-                    },
-                )
+            with object_stream(loaded, ring_bytes, detach) as stream:
+                yield stream
         finally:
             loaded.close()

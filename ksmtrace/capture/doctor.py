@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 from ksmtrace.capture.choose import SOURCES, load_source
 from ksmtrace.capture.command import merge_fate_words
 from ksmtrace.capture.cow import cow_obstacles
+from ksmtrace.errors import Obstacle
 from ksmtrace.events.registry import TRACEPOINTS
 from ksmtrace.kernel import host, sysfs
 from ksmtrace.kernel.diagnosis import Diagnosis, Finding
@@ -16,11 +17,16 @@ from ksmtrace.processes.lifecycle import ProcConnector
 
 def examine() -> Diagnosis:
     """Look at everything; changes nothing."""
-    findings = [*_ksm(), *_tracepoints()]
-    backends = list(_backends())
-    findings += backends
-    findings += [*_beside(), *_surroundings()]
-    return Diagnosis(findings, any(finding.state == "yes" for finding in backends))
+    obstacles = {name: load_source(name).check() for name in SOURCES}
+    able = [name for name, found in obstacles.items() if not found]
+    findings = [
+        *_ksm(),
+        *_tracepoints(needed=not able),
+        *_backends(obstacles, able[:1]),
+        *_beside(core=not obstacles["core"]),
+        *_surroundings(),
+    ]
+    return Diagnosis(findings, bool(able))
 
 
 def _ksm() -> Iterator[Finding]:
@@ -48,7 +54,7 @@ def _ksm() -> Iterator[Finding]:
         yield Finding("counters and knobs", "yes", "all that ksmtrace knows")
 
 
-def _tracepoints() -> Iterator[Finding]:
+def _tracepoints(*, needed: bool) -> Iterator[Finding]:
     names = tuple(kind.name for kind in TRACEPOINTS)
     have = host.ksm_tracepoints(names)
     if len(have) == len(names):
@@ -56,6 +62,8 @@ def _tracepoints() -> Iterator[Finding]:
     elif have:
         lacking = ", ".join(sorted(set(names) - set(have)))
         yield Finding("tracepoints", "note", f"{len(have)} of {len(names)}; no {lacking}")
+    elif not needed:
+        yield Finding("tracepoints", "note", "none: they came with Linux 6.4")
     else:
         obstacle = host.tracepoint_obstacle()
         if host.tracefs() is None and not host.has_btf():
@@ -63,17 +71,19 @@ def _tracepoints() -> Iterator[Finding]:
         yield Finding("tracepoints", "no", obstacle.what, obstacle.remedy)
 
 
-def _backends() -> Iterator[Finding]:
-    for source in map(load_source, SOURCES):
-        obstacles = source.check()
-        topic = f"backend {source.name}"
-        if not obstacles:
-            yield Finding(topic, "yes", source.summary)
-        for obstacle in obstacles:
+def _backends(
+    obstacles: Mapping[str, Sequence[Obstacle]], best: Sequence[str]
+) -> Iterator[Finding]:
+    for name, found in obstacles.items():
+        topic = f"backend {name}"
+        if not found:
+            chosen = " (record takes it)" if name in best else ""
+            yield Finding(topic, "yes", load_source(name).summary + chosen)
+        for obstacle in found:
             yield Finding(topic, "no", obstacle.what, obstacle.remedy)
 
 
-def _beside() -> Iterator[Finding]:
+def _beside(*, core: bool) -> Iterator[Finding]:
     obstacle = census_obstacle()
     if obstacle is None:
         yield Finding("census", "yes", "who maps which KSM page, from pagemap and kpageflags")
@@ -88,7 +98,9 @@ def _beside() -> Iterator[Finding]:
     hidden = cow_obstacles()
     for found in hidden:
         yield Finding("record --cow", "no", found.what, found.remedy)
-    if not hidden:
+    if not hidden and not core:
+        yield Finding("record --cow", "no", "only the core backend sees writes to merged pages")
+    elif not hidden:
         yield Finding("record --cow", "yes", "writes to merged pages as they happen, and who")
     fate, words = merge_fate_words()
     yield Finding("record --merge", "yes" if fate == "kept" else "no", words)

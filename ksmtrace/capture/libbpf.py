@@ -8,7 +8,7 @@ import os
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from ksmtrace.errors import Exit, KsmtraceError, Obstacle
+from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
 
 _SONAME = "libbpf.so.1"
 _POINTER_ERRORS = 4095
@@ -42,6 +42,7 @@ def load_library() -> ctypes.CDLL | None:
         ("bpf_map_lookup_elem", number, [number, pointer, pointer]),
         ("bpf_link__destroy", number, [pointer]),
         ("bpf_prog_test_run_opts", number, [number, pointer]),
+        ("bpf_obj_get_info_by_fd", number, [number, pointer, pointer]),
         ("btf__load_vmlinux_btf", pointer, []),
         ("btf__find_by_name_kind", number, [pointer, text, ctypes.c_uint32]),
         ("btf__resolve_size", ctypes.c_int64, [pointer, ctypes.c_uint32]),
@@ -61,6 +62,22 @@ def missing_library() -> Obstacle:
         f"{_SONAME} is not installed",
         "apt install libbpf1 (Debian, Ubuntu) or dnf install libbpf (Fedora)",
     )
+
+
+def required_library() -> ctypes.CDLL:
+    """Libbpf. Raises KsmtraceError (HOST_CANNOT) where it is not installed."""
+    library = load_library()
+    if library is None:
+        raise host_cannot([missing_library()], "load BPF programs")
+    return library
+
+
+def object_obstacles(path: Path) -> list[Obstacle]:
+    """What keeps the object at `path` from being loaded: no library, or no object."""
+    obstacles = [missing_library()] if load_library() is None else []
+    if not path.is_file():
+        obstacles.append(Obstacle("the BPF object is not installed", "run `make bpf`"))
+    return obstacles
 
 
 def struct_size(name: str) -> int | None:
@@ -99,6 +116,12 @@ class _TestRun(ctypes.Structure):
         ("cpu", ctypes.c_uint32),
         ("batch_size", ctypes.c_uint32),
     )
+
+
+class _ProgramInfo(ctypes.Structure):
+    """struct bpf_prog_info of Linux 5.12 up to the one member wanted."""
+
+    _fields_ = (("before", ctypes.c_uint64 * 26), ("recursion_misses", ctypes.c_uint64))
 
 
 class BpfObject:
@@ -176,6 +199,14 @@ class BpfObject:
         code = self._lib.bpf_prog_test_run_opts(number, ctypes.byref(options))
         if code < 0:
             raise self._refused("run", -code)
+
+    def misses(self, name: str) -> int:
+        """How often a program was due and not run, since it was running on that CPU already."""
+        info = _ProgramInfo()
+        size = ctypes.c_uint32(ctypes.sizeof(info))
+        number = self._lib.bpf_program__fd(self._programs[name])
+        code = self._lib.bpf_obj_get_info_by_fd(number, ctypes.byref(info), ctypes.byref(size))
+        return info.recursion_misses if code == 0 else 0
 
     def _keep_message(self, level: int, form: bytes, arguments: int) -> int:
         if level == _WARN:

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", default=[], action="extend", metavar="KNOB=VALUE",
         help="instead of the scenario's own knobs",
     )  # fmt: skip
-    add("--backend", default="auto", metavar="NAME", help="auto, core, bcc or tracefs")
+    add("--backend", default="auto", metavar="NAME", help="auto, core, fentry, bcc or tracefs")
     add("--record", type=Path, metavar="DIR", help="keep the real run, with contents")
     add("--force", action="store_true", help="replace an existing recording")
     add("--step", action="store_true", help="tell each real step, then wait for Enter")
@@ -71,7 +71,8 @@ def run(args: argparse.Namespace) -> int:
     places = parse_all(args.on or ["host", "model"], models_only=False)
     real = [place for place in places if place.real]
     if args.record is not None and len(real) != 1:
-        raise KsmtraceError("--record keeps one real run", "name one: --on host", Exit.USAGE)
+        hint = "name one of them only" if real else "add --on host"
+        raise KsmtraceError("--record keeps one real run", hint, Exit.USAGE)
     plan = load_plan(args.scenario, parse_assignments(args.set))
     with _progress(sys.stderr.isatty() and not args.step) as progress:
         found = run_everywhere(plan, places, on_real=_on_real(args), progress=progress)

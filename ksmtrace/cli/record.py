@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", metavar="DIR", type=Path, help="the recording (default: ksm-DATE.ksm)")
     add("--force", action="store_true", help="replace an existing recording")
-    add("--backend", default="auto", metavar="NAME", help="auto, core, bcc or tracefs")
+    add("--backend", default="auto", metavar="NAME", help="auto, core, fentry, bcc or tracefs")
     add("--duration", type=_positive, metavar="S", help="end after S seconds")
     add("--scans", type=_count, metavar="N", help="end after N full scans")
     add("--pid", type=_count, nargs="+", metavar="P", help="keep only these processes' events")

@@ -26,9 +26,9 @@ def _lines() -> Iterator[str]:
         yield f"| `{slot.name}` | {slot.numpy.removeprefix('<')} | {slot.meaning} |"
     yield ""
     yield "What a backend can't see is named in a recording's manifest (`fields_unknown`) and in"
-    yield "reports. `core` and `bcc` see every field; `tracefs` knows no address, and an owner"
-    yield "(`tgid`) only where a `ksm_enter` in the recording proves it: one by a process that was"
-    yield "not registered before, which can only mean its own memory."
+    yield "reports. `core`, `fentry` and `bcc` see every field; `tracefs` knows no address, and an"
+    yield "owner (`tgid`) only where a `ksm_enter` in the recording proves it: one by a process"
+    yield "that was not registered before, which can only mean its own memory."
     for kind in KINDS:
         yield ""
         yield from _kind(kind)

@@ -89,8 +89,12 @@ def ksm_tracepoints(names: tuple[str, ...]) -> tuple[str, ...]:
     if mounted is not None:
         return tuple(name for name in names if (mounted / "events" / "ksm" / name).is_dir())
     # Each tracepoint has a typedef of this name; its name stands in BTF's string section.
-    text = _btf_bytes()
-    return tuple(name for name in names if b"\0btf_trace_" + name.encode() + b"\0" in text)
+    return tuple(name for name in names if in_btf("btf_trace_" + name))
+
+
+def in_btf(name: str) -> bool:
+    """Whether the kernel's BTF names anything so: a function, a type, a member."""
+    return b"\0" + name.encode() + b"\0" in _btf_bytes()
 
 
 def in_initial_pid_namespace() -> bool:
@@ -117,7 +121,7 @@ def privilege_obstacles(needed: tuple[str, ...]) -> list[Obstacle]:
 
 
 def ksm_obstacles() -> list[Obstacle]:
-    """What keeps any tracer from seeing ksmd here: no KSM, or no tracepoints in it."""
+    """What keeps any tracer from seeing ksmd here: there is no KSM."""
     if not Path("/sys/kernel/mm/ksm").is_dir():
         return [
             Obstacle(
@@ -128,8 +132,8 @@ def ksm_obstacles() -> list[Obstacle]:
     return []
 
 
-def bpf_obstacles(tracepoints: tuple[str, ...]) -> list[Obstacle]:
-    """What keeps a BPF program on any of `tracepoints` from running here."""
+def bpf_obstacles() -> list[Obstacle]:
+    """What keeps any BPF program that looks at KSM from running here."""
     obstacles = ksm_obstacles() + privilege_obstacles(("CAP_BPF", "CAP_PERFMON"))
     if not has_btf():
         obstacles.append(
@@ -138,7 +142,13 @@ def bpf_obstacles(tracepoints: tuple[str, ...]) -> list[Obstacle]:
                 "boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, or use --backend tracefs",
             )
         )
-    elif not obstacles and not ksm_tracepoints(tracepoints):
+    return obstacles
+
+
+def tracepoint_bpf_obstacles(tracepoints: tuple[str, ...]) -> list[Obstacle]:
+    """What keeps a BPF program on any of `tracepoints` from running here."""
+    obstacles = bpf_obstacles()
+    if not obstacles and not ksm_tracepoints(tracepoints):
         obstacles.append(tracepoint_obstacle())
     return obstacles
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from typing import get_args, get_type_hints
 
+from ksmtrace.errors import KsmtraceError
 from ksmtrace.kernel.releases import Behaviour, Profile
 from ksmtrace.lab.compare import compare
 from ksmtrace.lab.on_model import ModelStage
@@ -42,7 +43,12 @@ def inversions(profile: Profile) -> Iterator[tuple[str, Profile]]:
 def tells_apart(seen: Sequence[tuple[Plan, Performance]], other: Profile) -> str:
     """The scenario in which a model of `other` differs first from what a kernel did, or ""."""
     for plan, real in seen:
-        model = ModelStage(plan, other, on=other.name).perform(like=real.observations)
+        name = plan.scenario.name or plan.scenario.title
+        try:
+            model = ModelStage(plan, other, on=other.name).perform(like=real.observations)
+        except KsmtraceError:
+            # The other kernel can't do at all what this one did.
+            return name
         if not compare(plan, real, model).agree:
-            return plan.scenario.name or plan.scenario.title
+            return name
     return ""

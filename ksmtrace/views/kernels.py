@@ -153,7 +153,7 @@ _STATUS_STYLES = {"modelled": "bold", "visible": "", "no effect": "dim"}
 _LEGEND = """\
 known    live: compared with that kernel running. read: read in its source.
          interpolated: taken from the releases around it.
-events   KSM's tracepoints there. Without any, a trace has only counters.
+events   KSM's tracepoints there. Without any, a trace needs the fentry backend (5.17).
 commits  modelled: the reference scanner behaves differently because of it.
          visible: it shows in a counter, an event or another interface."""
 
@@ -288,6 +288,12 @@ def _several(number: int, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
+def _without_tracepoints(kernel: Profile) -> str:
+    """What a trace can have there all the same; see docs/backends.md."""
+    hooked = kernel.has("5.17")
+    return f"none: {'the fentry backend hooks its functions' if hooked else 'only counters tell'}"
+
+
 def render_kernel(kernel: Profile) -> RenderableType:
     """What `ksmtrace kernels RELEASE` prints; fits 80 columns."""
     head = Table.grid(padding=(0, 2))
@@ -299,7 +305,7 @@ def render_kernel(kernel: Profile) -> RenderableType:
     head.add_row(f"new in {release.version}", Text("\n".join(_headlines(release))))
     head.add_row("fixes", Group(*_fix_lines(kernel)))
     there = _inventory(kernel.has)
-    head.add_row("tracepoints", Text(", ".join(there.tracepoints) or "none: only counters tell"))
+    head.add_row("tracepoints", Text(", ".join(there.tracepoints) or _without_tracepoints(kernel)))
     for where, label in (
         ("ksm", "in /sys/kernel/mm/ksm"),
         ("vmstat", "in /proc/vmstat"),

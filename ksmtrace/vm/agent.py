@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import struct
 import subprocess
 import sys
 import termios
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 PORT = "/dev/ttyS1"
 ENDED = "GUEST ENDED"
 """The last line on the console, with the agent's exit status behind it."""
+SWAP_DISK = "/dev/nvme0n1"
+_SWAP_MAGIC = b"SWAPSPACE2"
 _POWER_OFF = 0x4321FEDC
 _MOUNTS = (
     ("proc", "/proc"),
@@ -55,6 +58,8 @@ def main() -> None:
     status = 1
     try:
         _mount_all()
+        if Path(SWAP_DISK).exists():
+            _use_for_swap(SWAP_DISK)
         agent = os.fork()
         if agent == 0:
             os._exit(_serve())
@@ -75,6 +80,17 @@ def _mount_all() -> None:
             Path(place).mkdir(parents=True, exist_ok=True)
         # What a kernel doesn't have is missing then, as on any machine.
         libc.mount(kind.encode(), place.encode(), kind.encode(), 0, None)
+
+
+def _use_for_swap(disk: str) -> None:
+    """What mkswap and swapon do. The header: include/linux/swap.h, version 1."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    with Path(disk).open("r+b") as device:
+        pages = device.seek(0, os.SEEK_END) // page
+        device.seek(0)
+        head = bytes(1024) + struct.pack("<III", 1, pages - 1, 0)
+        device.write(head.ljust(page - len(_SWAP_MAGIC), b"\0") + _SWAP_MAGIC)
+    ctypes.CDLL(None).swapon(disk.encode(), 0)
 
 
 def _wait_for(agent: int) -> int:

@@ -51,6 +51,10 @@ class Guest:
         """Make its ksmd ready for scenarios, with this capture backend. Raises KsmtraceError."""
         self.backend, self.why, _ = self.ask("stage", backend)
 
+    def unstage(self) -> None:
+        """Let go of its ksmd, so that other commands can have it."""
+        self.ask("unstage")
+
     def perform(
         self, plan: Plan, *, watch: Watch = lambda _seen: None, record_as: str | None = None
     ) -> Performance:
@@ -112,16 +116,16 @@ class Guest:
 
 
 @contextmanager
-def booted(series: str, machine: Machine | None = None) -> Iterator[Guest]:
+def booted(series: str, machine: Machine | None = None, *, bcc: bool = False) -> Iterator[Guest]:
     """A guest with the distribution's kernel of a series; it is switched off afterwards.
 
-    Raises KsmtraceError.
+    bcc: with what the bcc backend needs. Raises KsmtraceError.
     """
     kernel = kernel_package(series)
     with tempfile.TemporaryDirectory(prefix="ksmtrace-vm-") as name:
         folder = Path(name)
         initramfs = folder / "initramfs.cpio"
-        write_initramfs(initramfs)
+        write_initramfs(initramfs, bcc=bcc)
         qemu = Qemu(machine or Machine(), kernel.image, initramfs, folder)
         try:
             guest = Guest(kernel, qemu)

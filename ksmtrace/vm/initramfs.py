@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import ksmtrace
+from ksmtrace.capture.bcc import bcc_packages, nearby_headers
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.vm.cpio import CpioWriter
 
@@ -25,14 +26,20 @@ _NOT_NEEDED = {
     "include", "pydoc_data", "f2py", "distutils", "static", "src",
 }  # fmt: skip
 _NOT_LIBRARIES = ("_s3", "_flight", "_tkinter")
-_LIBBPF = "libbpf.so.1"
+_LIBBPF, _LIBBCC = "libbpf.so.1", "libbcc.so.0"
+_HEADER_FOLDERS = ("include", "arch/x86/include")
 
 
-def write_initramfs(path: Path) -> None:
-    """Write the archive. Raises KsmtraceError (host cannot) without libbpf."""
+def write_initramfs(path: Path, *, bcc: bool = False) -> None:
+    """Write the archive. bcc: with this machine's, if it has it: a compiler and kernel headers.
+
+    Raises KsmtraceError (host cannot) without libbpf.
+    """
     with path.open("wb") as out:
         archive = CpioWriter(out)
         binaries = [*_interpreter(archive), *_packages(archive)]
+        if bcc:
+            binaries += _bcc(archive)
         for library in _libraries(binaries):
             archive.copy(library)
         archive.copy(_libbpf(), f"/usr/lib/{_LIBBPF}")
@@ -40,16 +47,16 @@ def write_initramfs(path: Path) -> None:
         for folder in ("/proc", "/sys", "/dev", "/tmp", "/run", "/root"):  # noqa: S108 the guest's
             archive.folder(folder)
         archive.file("/etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n")
-        archive.file("/init", _init(), mode=0o755)
+        archive.file("/init", _script("ksmtrace.vm.agent"), mode=0o755)
+        archive.file("/bin/ksmtrace", _script("ksmtrace.cli.main"), mode=0o755)
         archive.end()
 
 
-def _init() -> bytes:
-    # The kernel starts this; it has no environment but what stands here.
+def _script(module: str) -> bytes:
+    # The kernel starts one of them, with no environment but what stands here.
     return (
         f"#!{_real_python()} -S\n"
-        f"import sys; sys.path.insert(0, {SITE!r}); "
-        "from ksmtrace.vm.agent import main; main()\n"
+        f"import sys; sys.path.insert(0, {SITE!r}); from {module} import main; sys.exit(main())\n"
     ).encode()
 
 
@@ -60,6 +67,7 @@ def _real_python() -> Path:
 def _interpreter(archive: CpioWriter) -> Iterator[Path]:
     python = _real_python()
     archive.copy(python)
+    archive.link("/bin/python3", str(python))
     yield python
     library = Path(sysconfig.get_path("stdlib", vars={"base": sys.base_prefix}))
     for place in {library, Path(sysconfig.get_path("platstdlib", vars={"base": sys.base_prefix}))}:
@@ -82,6 +90,21 @@ def _packages(archive: CpioWriter) -> Iterator[Path]:
                 yield from _tree(archive, beside, f"{SITE}/{beside.name}")
 
 
+def _bcc(archive: CpioWriter) -> Iterator[Path]:
+    """The bcc package, its library, and kernel headers, which may be of any version."""
+    packages, headers, library = bcc_packages(), nearby_headers(), _library(_LIBBCC)
+    if not packages or headers is None or library is None:
+        return
+    yield from _tree(archive, packages[0], str(packages[0]))
+    archive.copy(library, f"/usr/lib/{_LIBBCC}")
+    yield library
+    for part in ("build", "source"):
+        for folder in _HEADER_FOLDERS:
+            for file in sorted((headers / part / folder).rglob("*")):
+                if file.is_file():
+                    archive.copy(file, f"{headers}/{part}/{file.relative_to(headers / part)}")
+
+
 def _tree(archive: CpioWriter, folder: Path, name: str) -> Iterator[Path]:
     """Copy a folder; yields what is a binary there, for its libraries."""
     for entry in sorted(folder.iterdir()):
@@ -89,7 +112,7 @@ def _tree(archive: CpioWriter, folder: Path, name: str) -> Iterator[Path]:
         if entry.is_dir():
             if entry.name not in _NOT_NEEDED and not entry.name.startswith("config-"):
                 yield from _tree(archive, entry, inside)
-        elif entry.suffix in (".pyx", ".pxd", ".pyi", ".h", ".a", ".exe"):
+        elif entry.suffix in (".pyx", ".pxd", ".pyi", ".a", ".exe"):
             continue
         elif ".so" in entry.suffixes:
             if not any(word in entry.name for word in _NOT_LIBRARIES):
@@ -115,13 +138,20 @@ def _libraries(binaries: Iterable[Path]) -> set[Path]:
     return found
 
 
-def _libbpf() -> Path:
-    """Where the loader finds libbpf."""
+def _library(name: str) -> Path | None:
+    """Where the loader finds a shared library."""
     told = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
     for line in told.splitlines():
-        name, _, place = line.strip().partition(" => ")
-        if name.startswith(_LIBBPF):
+        known, _, place = line.strip().partition(" => ")
+        if known.startswith(f"{name} "):
             return Path(place)
+    return None
+
+
+def _libbpf() -> Path:
+    found = _library(_LIBBPF)
+    if found is not None:
+        return found
     raise KsmtraceError(
         f"{_LIBBPF} is not installed, which a guest needs",
         "apt install libbpf1",

@@ -1,4 +1,4 @@
-"""The shipped BPF object is what `bpf/` says."""
+"""The shipped BPF objects are what `bpf/` says."""
 
 from __future__ import annotations
 
@@ -24,17 +24,18 @@ def clang() -> str:
     pytest.fail(f"clang {CLANG_MAJOR} is needed to rebuild the BPF object: scripts/setup dev")
 
 
-def test_the_shipped_object_is_built_from_the_sources(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ksm", "ksm.fentry"])
+def test_the_shipped_object_is_built_from_the_sources(name: str, tmp_path: Path) -> None:
     makefile = (ROOT / "Makefile").read_text()
     found = re.search(r"^BPF_CFLAGS := (.*)$", makefile, re.MULTILINE)
     assert found
     flags = found[1].replace("$(shell uname -m)", platform.machine())
     flags = flags.replace("$(CURDIR)", str(ROOT))
-    built = tmp_path / "ksm.bpf.o"
+    built = tmp_path / f"{name}.bpf.o"
     compiler = clang()
     subprocess.run(
-        [compiler, *flags.split(), "-c", "bpf/ksm.bpf.c", "-o", built], check=True, cwd=ROOT
+        [compiler, *flags.split(), "-c", f"bpf/{name}.bpf.c", "-o", built], check=True, cwd=ROOT
     )
     subprocess.run(["llvm-strip", "-g", built], check=True)
-    same = built.read_bytes() == (ROOT / "bpf" / "ksm.bpf.o").read_bytes()
+    same = built.read_bytes() == (ROOT / "bpf" / f"{name}.bpf.o").read_bytes()
     assert same, "bpf/ has changed: run make bpf"

@@ -83,12 +83,12 @@ def test_an_unknown_name_is_a_usage_error_that_lists_the_known(name: str) -> Non
     with pytest.raises(KsmtraceError) as raised:
         choose_source(name)
     assert raised.value.exit_code == Exit.USAGE
-    for known in ("auto", "core", "bcc", "tracefs"):
+    for known in ("auto", "core", "fentry", "bcc", "tracefs"):
         assert known in str(raised.value.hint)
 
 
 def test_every_real_source_has_its_name_and_a_summary() -> None:
-    assert list(choose.SOURCES) == ["core", "bcc", "tracefs"]
+    assert list(choose.SOURCES) == ["core", "fentry", "bcc", "tracefs"]
     for name in choose.SOURCES:
         source = choose.load_source(name)
         assert source.name == name

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ksmtrace.errors import Obstacle
 from ksmtrace.kernel import host
 
 BITS = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -95,3 +96,21 @@ def test_the_lockdown_mode_is_the_chosen_word(
 ) -> None:
     monkeypatch.setattr(host, "read_text", lambda _path: text)
     assert host.lockdown() == mode
+
+
+def test_missing_tracepoints_are_told_only_where_bpf_would_work(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(host, "ksm_tracepoints", lambda _names: ())
+    monkeypatch.setattr(host, "bpf_obstacles", list)
+    assert host.tracepoint_bpf_obstacles(("ksm_enter",)) == [host.tracepoint_obstacle()]
+    lack = Obstacle("missing CAP_BPF", "run with sudo")
+    monkeypatch.setattr(host, "bpf_obstacles", lambda: [lack])
+    assert host.tracepoint_bpf_obstacles(("ksm_enter",)) == [lack]
+
+
+def test_btf_is_searched_for_whole_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "_btf_bytes", lambda: b"\0int\0get_ksm_page.part.0\0break_cow\0")
+    assert host.in_btf("break_cow")
+    assert not host.in_btf("get_ksm_page")
+    assert not host.in_btf("cow")

@@ -1,0 +1,34 @@
+"""The other kernels that tests visit, and what is found out there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ksmtrace.lab.fidelity import random_scenarios
+from ksmtrace.lab.scenario import read_scenario
+from ksmtrace.vm.guest import Guest
+from ksmtrace.vm.trial import Trial, can_be_performed, try_kernel
+
+SERIES = ("6.1", "6.12")
+SCENARIOS = Path(__file__).parents[1] / "scenarios"
+RANDOM = 24
+"""Random scenarios a kernel, beside the written ones; `make test-kernels` does many more."""
+
+
+@dataclass(frozen=True)
+class Visited:
+    """A running guest and what was found out about its kernel."""
+
+    guest: Guest
+    trial: Trial
+
+
+def visit(guest: Guest) -> Visited:
+    """Try a guest's kernel."""
+    written = map(read_scenario, sorted(SCENARIOS.glob("*.toml")))
+    able = [scenario for scenario in written if can_be_performed(scenario, guest.profile)]
+    drawn = random_scenarios(RANDOM, 1, 5_000_000, guest.profile)
+    trial = try_kernel(guest, [*able, *drawn], able[1 :: len(able) // 5])
+    guest.unstage()
+    return Visited(guest, trial)
