@@ -43,12 +43,22 @@ def boot_id() -> str | None:
     return read_text(Path("/proc/sys/kernel/random/boot_id"))
 
 
-def read_text(path: Path) -> str | None:
+def read_text(path: Path | str) -> str | None:
     """A small kernel file without its last newline; None if it is absent or can't be read."""
+    # The descriptor itself: Python's file objects cost more than the kernel's answer.
     try:
-        return path.read_bytes().decode(errors="replace").rstrip("\n")
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
+    try:
+        parts = []
+        while part := os.read(fd, 1 << 16):
+            parts.append(part)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+    return b"".join(parts).decode(errors="replace").rstrip("\n")
 
 
 def capabilities(status: str | None = None) -> frozenset[str]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,6 +85,7 @@ COUNTERS_BY_NAME: Mapping[str, Counter] = MappingProxyType({c.name: c for c in C
 KNOBS_BY_NAME: Mapping[str, Knob] = MappingProxyType({knob.name: knob for knob in KNOBS})
 _SYSFS = tuple(c.name for c in COUNTERS if c.where == "ksm")
 _VMSTAT = tuple(c.name for c in COUNTERS if c.where == "vmstat")
+_VMSTAT_LINES = re.compile(rf"^({'|'.join(_VMSTAT)}) (\d+)$", re.MULTILINE)
 
 
 def read_number(path: Path) -> int | None:
@@ -107,8 +109,8 @@ def _chosen(text: str) -> str:
 
 def parse_vmstat(text: str) -> dict[str, int]:
     """The KSM lines of /proc/vmstat."""
-    lines = (line.split() for line in text.splitlines())
-    return {w[0]: int(w[1]) for w in lines if len(w) == 2 and w[0] in _VMSTAT}
+    # It has two hundred lines; a search for two of them takes a fifth of reading all.
+    return {name: int(number) for name, number in _VMSTAT_LINES.findall(text)}
 
 
 class HostSampler:
@@ -203,7 +205,7 @@ def parse_ksm_stat(text: str) -> dict[str, int]:
 
 def read_ksm_stat(tgid: int, proc: Path = PROC) -> dict[str, int] | None:
     """A process's own counters; None if it is gone or may not be read."""
-    text = read_text(proc / str(tgid) / "ksm_stat")
+    text = read_text(f"{proc}/{tgid}/ksm_stat")
     if text is None:
         return None
     values = parse_ksm_stat(text)

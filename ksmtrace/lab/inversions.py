@@ -24,15 +24,22 @@ NOT_SEEN_IN_A_LAB = {
     "advisor": "whether there is one is said by its knobs",
 }
 """Switches that no scenario can tell apart, and why."""
+_ABSENT = "absent"
+_PARTS_OF = {"drop_clears_merge_any": "merge_any"}
+"""Switches that mean nothing where another is absent."""
 
 
 def inversions(profile: Profile) -> Iterator[tuple[str, Profile]]:
-    """The profile with each switch that a lab can see set to each other value; named."""
+    """The profile with each switch that a lab can see set to each other value; named.
+
+    What a kernel doesn't have has no counter or call there by which it could be noticed.
+    """
     types = get_type_hints(Behaviour)
     for field in fields(Behaviour):
-        if field.name in NOT_SEEN_IN_A_LAB:
-            continue
         now = getattr(profile.behaviour, field.name)
+        whole = getattr(profile.behaviour, _PARTS_OF.get(field.name, field.name))
+        if field.name in NOT_SEEN_IN_A_LAB or whole == _ABSENT:
+            continue
         for value in get_args(types[field.name]) or (False, True):
             if value != now:
                 other = replace(profile.behaviour, **{field.name: value})

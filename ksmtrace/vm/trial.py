@@ -167,9 +167,10 @@ class _Watched:
 
 
 def can_be_performed(scenario: Scenario, profile: Profile) -> bool:
-    """Whether a kernel has what the scenario's processes do and the knobs it is about."""
+    """Whether a kernel has what the scenario's processes do, and the advisor if it is about it."""
     plan = plan_scenario(scenario)
     operations = [operation for step in plan.steps for operation in step.operations]
     if any(isinstance(operation, op.MergeAny) for operation in operations):
         return profile.has("6.4")
-    return "advisor_mode" not in plan.knobs or profile.has("6.8")
+    knobs = {*plan.knobs, *(one.name for one in operations if isinstance(one, op.SetKnob))}
+    return profile.behaviour.advisor or "advisor_mode" not in knobs
