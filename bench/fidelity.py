@@ -20,7 +20,9 @@ from rich.progress import Progress
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.lab.fidelity import Tally, hold_all_against, random_scenarios
+from ksmtrace.lab.needs import missing, needs_of
 from ksmtrace.lab.on_kernel import host_stage
+from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.scenario import read_scenario, to_toml
 from ksmtrace.model.branches import Branch
 
@@ -71,6 +73,7 @@ def main() -> int:
         with host_stage() as host:
             files = [path for folder in WRITTEN for path in sorted(folder.glob("*.toml"))]
             scenarios = [read_scenario(path) for path in files]
+            scenarios = [one for one in scenarios if not missing(needs_of(plan_scenario(one)))]
             scenarios += random_scenarios(args.small, args.large, args.seed, host.profile)
             with Progress(console=Console(stderr=True), transient=True) as progress:
                 task = progress.add_task("scenarios", total=len(scenarios))

@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,10 +32,13 @@ from ksmtrace.lab.inversions import inversions, tells_apart
 from ksmtrace.lab.scenario import Scenario, read_scenario, to_toml
 from ksmtrace.lab.where import HOST, parse_where
 from ksmtrace.vm.guest import booted
+from ksmtrace.vm.qemu import LAB_MACHINE
 from ksmtrace.vm.trial import Trial, Tried, can_be_performed, this_host, try_kernel
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = (ROOT / "tests" / "scenarios", ROOT / "ksmtrace" / "lab" / "scenarios")
+_WITH_BCC = replace(LAB_MACHINE, memory_mib=2560)
+"""A compiler and kernel headers need room in the first root file system."""
 RESULTS = ROOT / "docs" / "kernels-tried.json"
 
 
@@ -56,16 +59,18 @@ def written_scenarios() -> list[Scenario]:
 
 def _open(place: str) -> AbstractContextManager[Tried]:
     series = parse_where(place).series
-    return this_host() if series is None else booted(series)
+    return this_host() if series is None else booted(series, _WITH_BCC, bcc=True)
 
 
 def try_place(place: str, small: int, large: int, each: Callable[[], None]) -> Outcome:
     """Try one kernel. Raises KsmtraceError."""
     begin = time.monotonic()
     with _open(place) as kernel:
-        written = [s for s in written_scenarios() if can_be_performed(s, kernel.profile)]
+        written = [
+            s for s in written_scenarios() if can_be_performed(s, kernel.profile, kernel.has)
+        ]
         few = written[: len(written) // 8]
-        drawn = random_scenarios(small, large, 0, kernel.profile)
+        drawn = random_scenarios(small, large, 0, kernel.profile, has=kernel.has)
         trial = try_kernel(kernel, [*written, *drawn], few, each=each)
     noticed = {}
     unnoticed = []

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.kernel.host import read_text
 from ksmtrace.kernel.knobs import changed
 from ksmtrace.kernel.sysfs import KNOBS, KSM, PROC, ksmd_pid, read_knob, read_number
 
@@ -33,6 +34,7 @@ class Stepper:
 
     def __init__(self, pid: int) -> None:
         self._stat = PROC / str(pid) / "stat"
+        self._wchan = PROC / str(pid) / "wchan"
         self._turn = 0
 
     def park(self) -> None:
@@ -84,7 +86,11 @@ class Stepper:
 
     def _sleeps(self) -> bool:
         stat = self._stat.read_bytes()
-        return stat.rpartition(b")")[2].split(None, 1)[:1] == [b"S"]
+        if stat.rpartition(b")")[2].split(None, 1)[:1] != [b"S"]:
+            return False
+        # A thread that was woken is in state S once more while it looks what for; that lasts where
+        # its virtual CPU isn't given time just then. It has no place to wait at meanwhile.
+        return read_text(self._wchan) != "0"
 
 
 def expect(holds: Callable[[], bool], otherwise: str) -> None:

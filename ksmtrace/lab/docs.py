@@ -52,6 +52,16 @@ A page's content is a name: the same name is the same page, and names order page
 do, which decides what is left and right in ksmd's trees. `zero`, `unique`, `sequence` and `random`
 are special.
 
+On a machine with several NUMA nodes all pages come from node 0, unless `node` or `place` says
+otherwise. A region keeps its node wherever the process runs, and so do its pages' copies.
+
+## What a scenario needs
+
+`node = 1` needs two NUMA nodes with memory, `swap_out` a swap disk, cgroup v2 with the memory
+controller, and Linux 5.19. A host without them can't perform the scenario and says what is missing;
+a model always can. Pages are swapped out in a cgroup of the lab's own, while everything that shall
+stay is locked; if they don't all leave memory, the run ends with an error.
+
 ## What ksmd does in between
 
 Nothing. It works in `scan` and `batch` steps only. On the real kernel it is parked otherwise, with
@@ -72,11 +82,12 @@ A step may also have nothing but these.
 
 ## Expectations
 
-`expect` is a table, or a list of tables. Its keys are counters of /sys/kernel/mm/ksm and `cow_ksm`;
+`expect` is a table, or a list of tables. Its keys are counters of /sys/kernel/mm/ksm, `cow_ksm` and
+`ksm_swpin_copy`;
 `events`, the list of the step's events in the notation below, without START and STOP; and names of
 processes, with a table of their ksm_stat lines: `a = { ksm_merging_pages = 3 }`. pages_scanned,
-pages_skipped and cow_ksm count from the scenario's beginning. A counter that a kernel does not have
-is not checked there; `"absent"` demands that it is not there.
+pages_skipped, cow_ksm and ksm_swpin_copy count from the scenario's beginning. A counter that a
+kernel does not have is not checked there; `"absent"` demands that it is not there.
 
 `since` and `until` (releases, both included), `with` and `without` (names of fixes, see
 `ksmtrace kernels 6.12.117`) limit an expectation to some kernels:

@@ -7,7 +7,7 @@ scenarios reached is counted as well, because what was never reached was never c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from ksmtrace.errors import KsmtraceError
 from ksmtrace.kernel.releases import Profile
 from ksmtrace.lab.compare import Comparison, compare
 from ksmtrace.lab.disappointments import Disappointment, disappointments
+from ksmtrace.lab.needs import Need
 from ksmtrace.lab.on_model import ModelStage
 from ksmtrace.lab.performance import Performance
 from ksmtrace.lab.plan import Plan
@@ -62,9 +63,15 @@ class Tally:
         return [b for b in Branch if not self.reached[b] and not b.value.unreachable]
 
 
-def random_scenarios(small: int, large: int, seed: int, profile: Profile) -> Iterator[Scenario]:
-    """So many scenarios of the families in turn, then so many large ones; numbered from `seed`."""
-    families = [family for family in FAMILIES if profile.has(family.since)]
+def random_scenarios(
+    small: int, large: int, seed: int, profile: Profile, *, has: Collection[Need] = ()
+) -> Iterator[Scenario]:
+    """So many scenarios of the families in turn, then so many large ones; numbered from `seed`.
+
+    has: what the machine has that not every one has; families that it can't perform, and those
+    that came with a later release, are left out.
+    """
+    families = [f for f in FAMILIES if profile.has(f.since) and not {*f.needs} - {*has}]
     for number in range(small):
         yield random_scenario(families[number % len(families)], seed + number // len(families))
     for number in range(large):

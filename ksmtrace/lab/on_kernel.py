@@ -12,17 +12,19 @@ from typing import Protocol
 
 from ksmtrace.capture.choose import choose_source
 from ksmtrace.capture.source import EventStream, Source
-from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.errors import Exit, KsmtraceError, host_cannot
 from ksmtrace.events.batch import EventBatch, concatenate, lost_count
 from ksmtrace.events.registry import KSM_ENTER
 from ksmtrace.kernel.releases import running_profile
 from ksmtrace.kernel.stepper import Stepper, default_knobs, drain_lru_batches, parked
 from ksmtrace.kernel.sysfs import HostSampler, read_knob, read_ksm_stat
 from ksmtrace.lab import operations as op
+from ksmtrace.lab.needs import SWAP, missing, needs_of
 from ksmtrace.lab.notation import Teller
 from ksmtrace.lab.performance import RELATIVE, Moment, Observation, Performance, Watch
 from ksmtrace.lab.plan import Plan, PlannedStep
 from ksmtrace.lab.puppeteer import Channel, Puppeteer, nursery
+from ksmtrace.lab.swapping import Swapper, swapper
 from ksmtrace.processes.registered import registered_tgids
 
 HOST = "host"
@@ -72,16 +74,24 @@ class Host:
         watch: Watch = lambda _seen: None,
         attend: Attendant | None = None,
     ) -> Performance:
-        """Perform a scenario; afterwards nothing of it is left. Raises KsmtraceError."""
+        """Perform a scenario; afterwards nothing of it is left.
+
+        Raises KsmtraceError, where this machine lacks what the scenario needs, too.
+        """
+        needs = needs_of(plan)
+        if lacking := missing(needs):
+            raise host_cannot(lacking, f"perform {plan.scenario.name}")
         self._reset_knobs(plan.knobs)
-        puppeteer = Puppeteer(self._channel)
-        try:
-            return _Run(self, plan, puppeteer, attend).perform(watch)
-        finally:
-            puppeteer.clear()
-            self.stepper.park()
-            self.stepper.unmerge()
-            self._reset_knobs({})
+        with ExitStack() as stack:
+            swapping = stack.enter_context(swapper(self._channel.pid)) if SWAP in needs else None
+            puppeteer = Puppeteer(self._channel)
+            try:
+                return _Run(self, plan, puppeteer, attend, swapping).perform(watch)
+            finally:
+                puppeteer.clear()
+                self.stepper.park()
+                self.stepper.unmerge()
+                self._reset_knobs({})
 
     def read_events(self) -> EventBatch:
         """Everything that has arrived. Raises KsmtraceError if something was lost."""
@@ -226,8 +236,14 @@ class _Run:
     """One scenario's performance."""
 
     def __init__(
-        self, host: Host, plan: Plan, puppeteer: Puppeteer, attend: Attendant | None
+        self,
+        host: Host,
+        plan: Plan,
+        puppeteer: Puppeteer,
+        attend: Attendant | None,
+        swapping: Swapper | None,
     ) -> None:
+        self._swapping = swapping
         self._host = host
         self._attend = attend
         self._plan = plan
@@ -319,6 +335,9 @@ class _Run:
             case op.Exit(process):
                 del self._pids[process]
                 puppets.exit(process)
+            case op.SwapOut(process, start, length):
+                assert self._swapping is not None
+                self._swapping.swap_out(puppets, self._pids, process, start, length)
             case op.Pin(process, address, label):
                 puppets.pin(process, address, label)
             case op.Unpin(label):

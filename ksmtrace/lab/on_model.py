@@ -143,8 +143,8 @@ class ModelStage:
             case op.Start(process):
                 tgid = _FIRST_TGID + len(self._mms)
                 self._know(process, memory.spawn(tgid))
-            case op.Map(process, start, length, huge):
-                memory.map(self._mms[process], start, length // PAGE_SIZE)
+            case op.Map(process, start, length, huge, node):
+                memory.map(self._mms[process], start, length // PAGE_SIZE, nid=node)
                 if huge:
                     self._huge.setdefault(process, []).append((start, start + length))
             case op.Advise(process, start, length, advice):
@@ -173,6 +173,12 @@ class ModelStage:
                     memory.read(self._mms[process], address)
             case op.Remap(process, start, length, target):
                 memory.remap(self._mms[process], start, start + length, target)
+            case op.Place(process, start, length, node):
+                memory.place(self._mms[process], start, start + length, node)
+            case op.Migrate(process, start, length, node):
+                memory.migrate(self._mms[process], start, start + length, node)
+            case op.SwapOut(process, start, length):
+                memory.swap_out(self._mms[process], start, start + length)
             case op.Fork(process, child):
                 tgid = _FIRST_TGID + len(self._mms)
                 self._know(child, memory.fork(self._mms[process], tgid))

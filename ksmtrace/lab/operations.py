@@ -33,13 +33,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Map(Order):
-    """Private anonymous memory, of huge pages if possible or never."""
+    """Private anonymous memory, of huge pages if possible or never, on a NUMA node."""
 
     word = "map"
     process: str
     start: int
     length: int
     huge: bool
+    node: int = 0
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,37 @@ class Remap(Order):
     start: int
     length: int
     target: int
+
+
+@dataclass(frozen=True)
+class Place(Order):
+    """Pages made in a range from now on come from a NUMA node."""
+
+    word = "place"
+    process: str
+    start: int
+    length: int
+    node: int
+
+
+@dataclass(frozen=True)
+class Migrate(Order):
+    """What is mapped in a range moves to a NUMA node, with all its other mappings."""
+
+    word = "migrate"
+    process: str
+    start: int
+    length: int
+    node: int
+
+
+@dataclass(frozen=True)
+class SwapOut:
+    """What is mapped in a range goes to the swap disk, wherever else it is mapped."""
+
+    process: str
+    start: int
+    length: int
 
 
 @dataclass(frozen=True)
@@ -189,6 +221,6 @@ class Wait:
 
 
 Operation = (
-    Start | Map | Advise | Protect | Unmap | Write | WritePart | Read | Remap | Fork | Exec | Exit
-    | MergeAny | Pin | Unpin | SetKnob | Scan | Batch | Wait
+    Start | Map | Advise | Protect | Unmap | Write | WritePart | Read | Remap | Place | Migrate
+    | SwapOut | Fork | Exec | Exit | MergeAny | Pin | Unpin | SetKnob | Scan | Batch | Wait
 )  # fmt: skip

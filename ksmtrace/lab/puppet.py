@@ -33,10 +33,17 @@ libc.mmap.restype = libc.mremap.restype = ctypes.c_void_p
 _long, _pointer, _int = ctypes.c_long, ctypes.c_void_p, ctypes.c_int
 libc.mmap.argtypes = [_pointer, _long, _int, _int, _int, _long]
 libc.mremap.argtypes = [_pointer, _long, _long, _int, _pointer]
-libc.munmap.argtypes = [_pointer, _long]
+libc.munmap.argtypes = libc.munlock.argtypes = [_pointer, _long]
 libc.madvise.argtypes = [_pointer, _long, _int]
 libc.mprotect.argtypes = [_pointer, _long, _int]
 libc.vmsplice.argtypes = [_int, _pointer, _long, _int]
+libc.syscall.restype = _long
+SYS_MBIND, SYS_MOVE_PAGES, SYS_MLOCK2 = {
+    "x86_64": (237, 279, 325),
+    "aarch64": (235, 239, 284),
+}.get(os.uname().machine, (-1, -1, -1))
+MPOL_BIND, MPOL_MF_MOVE_ALL, MLOCK_ONFAULT = 2, 4, 1
+MOVE_AT_ONCE = 4096
 libc.prctl.argtypes = [_int, _long, _long, _long, _long]
 
 
@@ -73,11 +80,39 @@ class Puppet:
             except OSError as error:
                 send(self.channel, f"{order[0]}: {error}")
 
-    def do_map(self, start: int, length: int, huge: bool) -> None:
+    def do_map(self, start: int, length: int, huge: bool, node: int) -> None:
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE
         check(libc.mmap(start, length, PROT_READ | PROT_WRITE, flags, -1, 0), "mmap")
         # A kernel without huge pages refuses the word itself.
         libc.madvise(start, length, MADV_HUGEPAGE if huge else MADV_NOHUGEPAGE)
+        if several_nodes():
+            self.do_place(start, length, node)
+
+    def do_place(self, start: int, length: int, node: int) -> None:
+        nodes = ctypes.c_ulong(1 << node)
+        call(SYS_MBIND, "mbind", start, length, MPOL_BIND, ctypes.byref(nodes), 64, 0)
+
+    def do_migrate(self, start: int, length: int, node: int) -> None:
+        """What can't be moved, or isn't there, stays."""
+        addresses = range(start, start + length, PAGE)
+        for first in range(0, len(addresses), MOVE_AT_ONCE):
+            some = addresses[first : first + MOVE_AT_ONCE]
+            pages = (ctypes.c_void_p * len(some))(*some)
+            nodes = (ctypes.c_int * len(some))(*[node] * len(some))
+            status = (ctypes.c_int * len(some))()
+            call(SYS_MOVE_PAGES, "move_pages", 0, len(some), pages, nodes, status, MPOL_MF_MOVE_ALL)
+
+    def do_keep(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        """Lock what is in memory in those ranges, and outside of the arena, so that it stays."""
+        for start, length in ranges:
+            call(SYS_MLOCK2, "mlock2", start, length, MLOCK_ONFAULT)
+        for start, end in outside_of_the_arena():
+            # What can't be locked (vsyscall) can't be swapped out either.
+            libc.syscall(_long(SYS_MLOCK2), _long(start), _long(end - start), _long(MLOCK_ONFAULT))
+
+    def do_release(self, ranges: tuple[tuple[int, int], ...]) -> None:
+        for start, length in ranges:
+            check(libc.munlock(start, length), "munlock")
 
     def do_advise(self, start: int, length: int, advice: str) -> None:
         check(libc.madvise(start, length, ADVICE[advice]), "madvise")
@@ -138,13 +173,32 @@ class Puppet:
 def keep_to_the_arena() -> None:
     """Opt everything out of KSM that no scenario mapped."""
     for _ in range(3):
-        with open("/proc/self/maps", "rb") as file:
-            lines = file.read().split(b"\n")
-        for line in lines:
-            if line:
-                start, end = (int(word, 16) for word in line.split(b" ", 1)[0].split(b"-"))
-                if not ARENA <= start < ARENA_END:
-                    libc.madvise(start, end - start, MADV_UNMERGEABLE)
+        for start, end in outside_of_the_arena():
+            libc.madvise(start, end - start, MADV_UNMERGEABLE)
+
+
+def outside_of_the_arena() -> list[tuple[int, int]]:
+    """Where this program itself has memory."""
+    with open("/proc/self/maps", "rb") as file:
+        lines = file.read().split(b"\n")
+    places = []
+    for line in lines:
+        if line:
+            start, end = (int(word, 16) for word in line.split(b" ", 1)[0].split(b"-"))
+            if not ARENA <= start < ARENA_END:
+                places.append((start, end))
+    return places
+
+
+def several_nodes() -> bool:
+    """Whether there is a choice where memory comes from."""
+    return os.access("/sys/devices/system/node/node1", os.F_OK)
+
+
+def call(number: int, what: str, *arguments: Any) -> None:
+    """A system call that the C library has no function for. Raises OSError."""
+    whole = [_long(a) if isinstance(a, int) else a for a in arguments]
+    check(libc.syscall(_long(number), *whole), what)
 
 
 def send(channel: socket.socket, message: Any, fds: tuple[int, ...] = ()) -> None:

@@ -8,109 +8,32 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from dataclasses import dataclass
 from typing import Any
 
+from ksmtrace.lab.families import ANY_KNOBS, FAMILIES, FAMILIES_BY_NAME, LARGE, Family
 from ksmtrace.lab.scenario import Scenario, scenario_of
+
+__all__ = ["FAMILIES", "FAMILIES_BY_NAME", "LARGE", "Family", "random_scenario"]
 
 Step = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Family:
-    """What a kind of scenario does. weights: how often each action, relative to the others.
-
-    pages: least and most in a region. steps: number of random steps. contents: how many different
-    named contents. knobs: name -> choices.
-    """
-
-    name: str
-    weights: Mapping[str, int]
-    pages: tuple[int, int] = (1, 12)
-    steps: tuple[int, int] = (8, 30)
-    processes: int = 4
-    contents: int = 4
-    knobs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
-    since: str = "2.6.38"
-
-
-_NEVER = 4_000_000_000
-_LIMITS = {
-    "max_page_sharing": (2, 2, 3, 4, 8),
-    "stable_node_chains_prune_millisecs": (0, _NEVER),
-}
-_ANY_KNOBS: dict[str, tuple[Any, ...]] = {
-    "max_page_sharing": (2, 3, 5, 256),
-    "stable_node_chains_prune_millisecs": (0, _NEVER),
-    "use_zero_pages": (0, 1),
-    "smart_scan": (0, 1),
-    "merge_across_nodes": (0, 1),
-}
-_BASE = {"write": 8, "scan": 9, "map": 3, "discard": 2, "unmap": 1}
-
-FAMILIES: tuple[Family, ...] = (
-    Family("writes", {**_BASE, "overwrite": 2, "read": 1}),
-    Family("sharing limit", {**_BASE, "fork": 1, "exit": 1}, contents=2, knobs=_LIMITS),
-    Family(
-        "crowded", {**_BASE, "discard": 4}, pages=(4, 40), contents=2,
-        knobs={"max_page_sharing": (2, 3), "stable_node_chains_prune_millisecs": (0, _NEVER),
-               "smart_scan": (0, 1)},
-    ),
-    Family(
-        "zero pages", {**_BASE, "zero": 6, "fork": 1, "set": 1, "move": 1, "pin": 2, "unpin": 1},
-        knobs={"use_zero_pages": (0, 1, 1), "smart_scan": (0, 1)},
-    ),
-    Family("forks", {**_BASE, "fork": 4, "exit": 3}, contents=3, knobs=_ANY_KNOBS),
-    Family(
-        "pins", {**_BASE, "pin": 6, "unpin": 4, "fork": 2, "unmergeable": 1, "mergeable": 2,
-                 "set": 1, "unmerge": 1},
-        contents=2, knobs={"smart_scan": (0, 0, 1), "max_page_sharing": (2, 256)},
-    ),
-    Family(
-        "shared and pinned",
-        {"write": 2, "scan": 8, "map": 3, "fork": 4, "exit": 1, "pin": 5, "unpin": 3, "cycle": 3,
-         "discard": 1, "unmerge": 1, "unmergeable": 1},
-        pages=(1, 2), contents=1, knobs={"smart_scan": (0,), "max_page_sharing": (2, 256)},
-    ),
-    Family("moves", {**_BASE, "move": 4, "unmap": 3, "remap": 3, "protect": 1}, contents=3),
-    Family(
-        "opting out", {**_BASE, "unmergeable": 3, "mergeable": 3, "unmerge": 2, "fork": 1},
-        contents=3, knobs=_ANY_KNOBS,
-    ),
-    Family(
-        "batches", {**_BASE, "batch": 12, "fork": 2, "exit": 2, "discard": 3},
-        contents=3, knobs=_ANY_KNOBS,
-    ),
-    Family(
-        "everything",
-        {**_BASE, "batch": 4, "fork": 2, "exit": 2, "pin": 2, "unpin": 2, "move": 1,
-         "unmergeable": 1, "mergeable": 1, "unmerge": 1, "set": 2, "zero": 2, "overwrite": 2,
-         "read": 1, "remap": 2, "protect": 1},
-        pages=(1, 40), processes=6, contents=5, knobs=_ANY_KNOBS,
-    ),
-    Family(
-        "whole processes",
-        {**_BASE, "merge_any": 4, "exec": 2, "fork": 2, "exit": 1, "map_plain": 3},
-        contents=3, since="6.4",
-    ),
-)  # fmt: skip
-FAMILIES_BY_NAME: Mapping[str, Family] = MappingProxyType({f.name: f for f in FAMILIES})
-LARGE = Family(
-    "large",
-    {"write": 6, "scan": 8, "discard": 3, "fork": 1, "exit": 1, "map": 2, "batch": 2, "random": 6},
-    pages=(300, 3000), steps=(8, 14), contents=40,
-    knobs={**_ANY_KNOBS, "max_page_sharing": (2, 8, 256)},
-)  # fmt: skip
-
-
 @dataclass
 class _Region:
-    """mapped: by page, whether it was ever written since it was mapped. access as protected."""
+    """mapped: by page, whether it was ever written since it was mapped. access as protected.
+
+    split: parts of it may differ in advice or policy; before 6.17 such a region can't be moved.
+    """
 
     pages: int
     mapped: dict[int, bool]
     access: str = "write"
+    split: bool = False
+
+    def part(self, low: int, high: int) -> None:
+        """A step treats these pages otherwise than the rest, if there is a rest."""
+        self.split |= (low, high) != (0, self.pages)
 
 
 class _Writer:
@@ -229,6 +152,8 @@ class _Writer:
             step["at"] = (1 << 20) - 4096 * self.named
         if not mergeable:
             step["ksm"] = False
+        if self.family.nodes > 1:
+            step["node"] = dice.randrange(self.family.nodes)
         self.steps.append(step)
         regions[name] = _Region(pages, dict.fromkeys(range(pages), False))
         if dice.random() < 0.8:
@@ -262,6 +187,7 @@ class _Writer:
             self.steps.append({"scan": 1})
         self.steps.append({"map": place})
         region.access = "write"
+        region.split = False
         region.mapped = dict.fromkeys(range(region.pages), False)
         if self.dice.random() < 0.8:
             region.mapped = dict.fromkeys(range(region.pages), True)
@@ -269,7 +195,7 @@ class _Writer:
 
     def do_move(self) -> None:
         found = self._place()
-        if found is None or len(found[1].mapped) < found[1].pages:
+        if found is None or len(found[1].mapped) < found[1].pages or found[1].split:
             return
         place, region = found
         process, _, name = place.partition(".")
@@ -300,6 +226,7 @@ class _Writer:
         found = self._place()
         if found is not None:
             low, high = self._range(found[1])
+            found[1].part(low, high)
             self.steps.append({advice: f"{found[0]}[{low}:{high}]"})
 
     def do_cycle(self) -> None:
@@ -308,6 +235,7 @@ class _Writer:
         if found is not None:
             low, high = self._range(found[1])
             place = f"{found[0]}[{low}:{high}]"
+            found[1].part(low, high)
             self.steps += [{"unmergeable": place}, {"mergeable": place}]
 
     def do_fork(self) -> None:
@@ -316,7 +244,7 @@ class _Writer:
         parent = self.dice.choice(list(self.processes))
         child = self._new_name("p")
         self.processes[child] = {
-            name: _Region(region.pages, dict(region.mapped), region.access)
+            name: _Region(region.pages, dict(region.mapped), region.access, region.split)
             for name, region in self.processes[parent].items()
         }
         self.merge_any[child] = self.merge_any.get(parent, False)
@@ -338,7 +266,56 @@ class _Writer:
         if self.processes:
             process = self.dice.choice(list(self.processes))
             on = self.dice.random() < 0.7
+            self.merge_any[process] = on
             self.steps.append({"merge_any": process, "on": on})
+
+    def do_merge_none(self) -> None:
+        """Opt out whole processes that opted in."""
+        opted = [process for process in self.processes if self.merge_any.get(process)]
+        if opted:
+            process = self.dice.choice(opted)
+            self.merge_any[process] = False
+            self.steps.append({"merge_any": process, "on": False})
+
+    def do_place(self) -> None:
+        self._to_node("place")
+
+    def do_migrate(self) -> None:
+        self._to_node("migrate")
+
+    def do_trade(self) -> None:
+        """Move one place to one node, and another to the other."""
+        for node in self.dice.choice(((0, 1), (1, 0))):
+            found = self._place()
+            if found is not None:
+                low, high = self._range(found[1])
+                self.steps.append({"migrate": f"{found[0]}[{low}:{high}]", "node": node})
+
+    def _to_node(self, verb: str) -> None:
+        found = self._place()
+        if found is not None:
+            low, high = self._range(found[1])
+            node = self.dice.randrange(2)
+            if verb == "place":
+                found[1].part(low, high)
+            self.steps.append({verb: f"{found[0]}[{low}:{high}]", "node": node})
+
+    def do_swap_out(self) -> None:
+        found = self._place()
+        if found is not None:
+            low, high = self._range(found[1])
+            self.steps.append({"swap_out": f"{found[0]}[{low}:{high}]"})
+
+    def do_fork_seen(self) -> None:
+        """Fork, and let ksmd see the child: then the kernel finds its mappings of KSM pages."""
+        self.do_fork()
+        self.steps.append({"scan": 1})
+
+    def do_merge_across(self) -> None:
+        """Switch merge_across_nodes; it is refused while anything is merged."""
+        if self.dice.random() < 0.7:
+            self.do_unmerge()
+        self.steps.append({"set": {"merge_across_nodes": self.dice.randrange(2)}})
 
     def do_pin(self) -> None:
         found = self._place(("write", "read"))
@@ -355,7 +332,7 @@ class _Writer:
             self.steps.append({"unpin": self.pins.pop(self.dice.randrange(len(self.pins)))})
 
     def do_set(self) -> None:
-        choices = {**_ANY_KNOBS, **self.family.knobs}
+        choices = {**ANY_KNOBS, **self.family.knobs}
         name = self.dice.choice(sorted(choices))
         self.steps.append({"set": {name: self.dice.choice(choices[name])}})
 

@@ -18,14 +18,17 @@ from ksmtrace.lab.operations import (
     Fork,
     Map,
     MergeAny,
+    Migrate,
     Operation,
     Pin,
+    Place,
     Protect,
     Read,
     Remap,
     Scan,
     SetKnob,
     Start,
+    SwapOut,
     Unmap,
     Unpin,
     Wait,
@@ -39,6 +42,8 @@ from ksmtrace.model.memory import HUGE_PAGES
 
 BESIDE = ("say", "expect", "refused")
 """Keys that any step may have beside its verb."""
+NODES = 2
+"""NUMA nodes that a scenario may speak of: 0 and 1."""
 MOST_SCANS = 10_000
 _MOST_MILLISECONDS = 600_000
 
@@ -77,6 +82,10 @@ def _whole(planner: Planner, what: str, value: object, least: int, most: int) ->
     if not least <= value <= most:
         raise planner.error(f"{what} must be from {least} to {most}, not {value}")
     return value
+
+
+def _node(planner: Planner, value: object) -> int:
+    return _whole(planner, "node", value, 0, NODES - 1)
 
 
 def _flag(planner: Planner, what: str, value: object) -> bool:
@@ -156,6 +165,7 @@ def _merge_any(planner: Planner, subject: object, values: Values) -> Iterable[Op
     at="page number where it goes; else above all that was mapped, or where it was before",
     huge="true: of huge pages; pages must be a multiple of 512",
     ksm="false: not opted in to KSM; true if not said",
+    node="the NUMA node that its pages come from, 0 if not said",
 )
 def _map(planner: Planner, subject: object, values: Values) -> Iterable[Operation]:
     """Map private anonymous memory, untouched yet, and opt it in to KSM."""
@@ -186,7 +196,7 @@ def _map(planner: Planner, subject: object, values: Values) -> Iterable[Operatio
     region = process.regions[region_name] = Region(start, pages)
     planner.places[name][region_name] = region
     begin, length = _bytes(range(start, start + pages))
-    yield Map(name, begin, length, huge)
+    yield Map(name, begin, length, huge, _node(planner, values.get("node", 0)))
     if _flag(planner, "ksm", values.get("ksm", True)):
         yield Advise(name, begin, length, "mergeable")
 
@@ -299,6 +309,33 @@ def _move(planner: Planner, subject: object, values: Values) -> Iterable[Operati
     process.mapped.update(zip(moved, access, strict=True))
     process.regions[new_name] = planner.places[name][new_name] = Region(start, region.pages)
     yield Remap(name, *_bytes(pages), address_of(start))
+
+
+@verb("place", 'place = "a.heap[2:4]"\nnode = 1', node="the NUMA node")
+def _place(planner: Planner, subject: object, values: Values) -> Iterable[Operation]:
+    """Mbind: pages made there from now on, copies too, come from that node; others stay."""
+    name, _process, _region, pages = planner.mapped(subject)
+    yield Place(name, *_bytes(pages), _the_node(planner, values))
+
+
+@verb("migrate", 'migrate = "a.heap[3]"\nnode = 1', node="the NUMA node")
+def _migrate(planner: Planner, subject: object, values: Values) -> Iterable[Operation]:
+    """move_pages(2): move written pages to a NUMA node, for all who share them."""
+    name, _process, _region, pages = planner.mapped(subject)
+    yield Migrate(name, *_bytes(pages), _the_node(planner, values))
+
+
+def _the_node(planner: Planner, values: Values) -> int:
+    if "node" not in values:
+        raise planner.error("it needs a node", "for example node = 1")
+    return _node(planner, values["node"])
+
+
+@verb("swap_out", 'swap_out = "a.heap"')
+def _swap_out(planner: Planner, subject: object, _values: Values) -> Iterable[Operation]:
+    """Send pages to the swap disk, for all who share them; the next touch brings them back."""
+    name, _process, _region, pages = planner.mapped(subject)
+    yield SwapOut(name, *_bytes(pages))
 
 
 @verb("pin", 'pin = "a.heap[0]"')

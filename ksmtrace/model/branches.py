@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+_NODES = "it takes two NUMA nodes"
+
 
 @dataclass(frozen=True)
 class _About:
@@ -76,6 +78,10 @@ class Branch(Enum):
     LIST_EMPTY = _About("there was nothing to scan")
     HUGE_PAGE_SPLIT = _About("a merge split a huge page")
     HUGE_PAGE_OF_BOTH = _About("both pages of a merge were of one huge page")
-    NUMA_MIGRATED = _About(
-        "a KSM page had moved to another NUMA node", "this machine may have one node only"
-    )
+    NUMA_MIGRATED = _About("a KSM page had moved to another NUMA node", _NODES)
+    NUMA_SETTLED = _About("a KSM page that had moved went into the tree of its new node", _NODES)
+    NUMA_JOINED = _About("a KSM page that had moved met an equal one and made a chain", _NODES)
+    NUMA_LEFT_ALONE = _About("the last mapping of one that had moved met an equal one", _NODES)
+    NUMA_TREE_PAGE_MOVED = _About("a search found a KSM page that had moved away", _NODES)
+    NUMA_REPLACED = _About("a KSM page that had moved took the place of another such", _NODES)
+    NUMA_TWIN_MOVED = _About("a page's twin in the unstable tree had moved away", _NODES)

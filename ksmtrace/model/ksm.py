@@ -30,7 +30,6 @@ _TRUE, _FALSE = {"1", "y", "t"}, {"0", "n", "f"}
 
 NOT_MODELLED: Mapping[str, str] = MappingProxyType(
     {
-        "ksm_swpin_copy": "there is no swap",
         "ksmd_cpu_ns": "the clock that the scanner is given has it; nothing is measured",
         "sleep_millisecs": "kept, without effect: time passes only as the clock is told",
     }
@@ -167,6 +166,7 @@ class KsmScanner:
             "stable_node_dups": state.stable_node_dups,
             "general_profit": saved * PAGE_SIZE - state.rmap_items * _BYTES_OF_RMAP_ITEM,
             "cow_ksm": self.memory.cow_ksm,
+            "ksm_swpin_copy": self.memory.swap.copies,
         }
         return {
             counter.name: values[counter.name]

@@ -1,159 +1,31 @@
 """Simulated memory, as far as ksmd can tell it from the real one.
 
-Processes with regions, frames shared by fork, copy on write, pins and huge pages. What user
-programs do is a method here; what ksmd does to memory is in `model.merging`. Semantics: mm/memory.c
-and mm/ksm.c, 2.6.38 to 6.19; docs/model.md names what is left out.
+Processes with regions, frames shared by fork, copy on write, pins, huge pages, NUMA nodes and swap.
+What user programs do is a method here; what ksmd does to memory is in `model.merging`. Semantics:
+mm/memory.c and mm/ksm.c, 2.6.38 to 6.19; docs/model.md names what is left out.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import replace
 from typing import Literal, Protocol
 
 from ksmtrace.kernel.releases import Behaviour
+from ksmtrace.model.address_space import Frame, Home, HugePage, Mm, Protection, SwapSlot, Vma
 from ksmtrace.model.content import PAGE_SIZE, ZERO, content_of, overwritten
+from ksmtrace.model.swap import CannotSwapOut, Swap, is_movable
 
-Protection = Literal["write", "read", "none"]
+__all__ = [
+    "HUGE_PAGES", "Frame", "HugePage", "Ksm", "Memory", "MemoryFault", "Mm", "Protection",
+    "SwapSlot", "Vma",
+]  # fmt: skip
+
 HUGE_PAGES = 512
 """Pages of a 2 MiB huge page."""
 
 
 class MemoryFault(Exception):
     """A process did what would have got a real one a signal or an error; the text says what."""
-
-
-class HugePage:
-    """The frames that a huge page consists of, until it is split."""
-
-    __slots__ = ("frames",)
-
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-
-
-class Frame:
-    """A page of memory. Frames are never used again, so identity tells them apart.
-
-    mapcount: mappings by processes. pins: other references. exclusive: mapped by one process that
-    has not forked since it got the page. ksm: it is a KSM page; node: its stable node then, None
-    while it has none yet, and for an orphan, which has lost it. locked: somebody has the page lock.
-    """
-
-    __slots__ = (
-        "content", "exclusive", "huge", "ksm", "locked", "mapcount", "nid", "node", "pfn", "pins",
-    )  # fmt: skip
-
-    def __init__(self, pfn: int, content: bytes, nid: int) -> None:
-        self.pfn = pfn
-        self.content = content
-        self.nid = nid
-        self.mapcount = 0
-        self.pins = 0
-        self.exclusive = True
-        self.ksm = False
-        self.node: object | None = None
-        self.locked = False
-        self.huge: HugePage | None = None
-
-    @property
-    def alive(self) -> bool:
-        """Whether anybody maps or holds it."""
-        return self.mapcount > 0 or self.pins > 0
-
-
-@dataclass
-class Vma:
-    """A region, start to end (bytes). compatible: whether KSM may ever have it."""
-
-    start: int
-    end: int
-    mergeable: bool = False
-    protection: Protection = "write"
-    compatible: bool = True
-
-
-class Mm:
-    """An address space. pages: frame by address, the zero page included.
-
-    clean: addresses whose PTE is not dirty although the page is ordinary; ksm_zero: those that ksmd
-    mapped to the zero page. ksm_*: the lines of /proc/PID/ksm_stat.
-    """
-
-    __slots__ = (
-        "_addresses", "_ends", "clean", "id", "ksm_merging_pages", "ksm_rmap_items", "ksm_zero",
-        "ksm_zero_pages", "merge_any", "mergeable", "pages", "slot", "tgid", "users", "vmas",
-    )  # fmt: skip
-
-    def __init__(self, number: int, tgid: int) -> None:
-        self.id = number
-        self.tgid = tgid
-        self.users = 1
-        self.mergeable = False
-        self.merge_any = False
-        self.slot: object | None = None
-        self.vmas: list[Vma] = []
-        self.pages: dict[int, Frame] = {}
-        self.clean: set[int] = set()
-        self.ksm_zero: set[int] = set()
-        self.ksm_rmap_items = 0
-        self.ksm_merging_pages = 0
-        self.ksm_zero_pages = 0
-        self._ends: list[int] = []
-        self._addresses: list[int] | None = None
-
-    def vma_from(self, address: int) -> Vma | None:
-        """The first region that ends above `address`."""
-        at = bisect_right(self._ends, address)
-        return self.vmas[at] if at < len(self.vmas) else None
-
-    def vma_at(self, address: int) -> Vma | None:
-        """The region with `address` in it."""
-        vma = self.vma_from(address)
-        return vma if vma is not None and vma.start <= address else None
-
-    def vmas_in(self, start: int, end: int) -> Iterator[Vma]:
-        """Regions that overlap a range."""
-        for vma in self.vmas[bisect_right(self._ends, start) :]:
-            if vma.start >= end:
-                return
-            yield vma
-
-    def page_from(self, address: int) -> int | None:
-        """The first mapped address at or above `address`."""
-        if self._addresses is None:
-            self._addresses = sorted(self.pages)
-        at = bisect_left(self._addresses, address)
-        return self._addresses[at] if at < len(self._addresses) else None
-
-    def mapped_in(self, start: int, end: int) -> list[int]:
-        """Mapped addresses in a range, ascending."""
-        if (end - start) // PAGE_SIZE < len(self.pages):
-            return [a for a in range(start, end, PAGE_SIZE) if a in self.pages]
-        return sorted(a for a in self.pages if start <= a < end)
-
-    def addresses_changed(self) -> None:
-        """To be called after an address was added to or taken from `pages`."""
-        self._addresses = None
-
-    def set_vmas(self, vmas: list[Vma]) -> None:
-        """Replace the regions."""
-        self.vmas = sorted(vmas, key=lambda vma: vma.start)
-        self._ends = [vma.end for vma in self.vmas]
-
-    def split_vmas(self, start: int, end: int) -> list[Vma]:
-        """Make the range's borders region borders; returns the regions inside."""
-        vmas = []
-        for vma in self.vmas:
-            cuts = sorted(
-                {vma.start, vma.end, *(c for c in (start, end) if vma.start < c < vma.end)}
-            )
-            for low, high in pairwise(cuts):
-                vmas.append(Vma(low, high, vma.mergeable, vma.protection, vma.compatible))
-        self.set_vmas(vmas)
-        return list(self.vmas_in(start, end))
 
 
 class Ksm(Protocol):
@@ -181,6 +53,8 @@ class Memory:
         self.ksm: Ksm | None = None
         self._next_pfn = 0x1000
         self._next_mm = 1
+        self._next_root = 1
+        self.swap = Swap(self)
         self.zero_frame = self.new_frame(ZERO, 0)
         self.zero_frame.pins = 1
 
@@ -193,19 +67,27 @@ class Memory:
         self.mms.append(mm)
         return mm
 
-    def map(self, mm: Mm, start: int, pages: int, *, compatible: bool = True) -> None:
-        """Map private anonymous memory at a free address. Raises MemoryFault if it isn't free."""
+    def map(self, mm: Mm, start: int, pages: int, *, compatible: bool = True, nid: int = 0) -> None:
+        """Map private anonymous memory at a free address. Raises MemoryFault if it isn't free.
+
+        nid: the NUMA node that its pages shall come from.
+        """
         end = start + pages * PAGE_SIZE
         if pages < 1 or any(mm.vmas_in(start, end)):
             raise MemoryFault(f"there is something mapped at {start:#x} already")
-        vma = Vma(start, end, compatible=compatible)
+        vma = Vma(start, end, compatible=compatible, nid=nid)
         mm.set_vmas([*mm.vmas, vma])
         if mm.merge_any and compatible:
             vma.mergeable = True
             if not mm.mergeable and self._knows("keeps_merge_any"):
                 self._enter(mm)
 
-    def map_huge(self, mm: Mm, start: int, content: bytes, nid: int = 0) -> None:
+    def place(self, mm: Mm, start: int, end: int, nid: int) -> None:
+        """Mbind: pages made in the range from now on come from NUMA node `nid`."""
+        for vma in mm.split_vmas(start, end):
+            vma.nid = nid
+
+    def map_huge(self, mm: Mm, start: int, content: bytes) -> None:
         """Fault in one huge page, every 4 KiB of it with `content`, at mapped, untouched memory."""
         end = start + HUGE_PAGES * PAGE_SIZE
         if start % (HUGE_PAGES * PAGE_SIZE):
@@ -214,29 +96,31 @@ class Memory:
             raise MemoryFault(f"a huge page needs untouched memory at {start:#x}")
         huge = HugePage()
         for address in range(start, end, PAGE_SIZE):
-            frame = self.new_frame(content, nid)
+            frame = self._first_frame_at(mm, address, content)
             frame.huge = huge
             huge.frames.append(frame)
             self.map_frame(mm, address, frame)
         mm.addresses_changed()
 
-    def write(self, mm: Mm, address: int, content: bytes, nid: int = 0) -> None:
+    def write(self, mm: Mm, address: int, content: bytes) -> None:
         """Overwrite a whole page. Raises MemoryFault where that isn't allowed."""
         self._require(mm, address, "write")
         if len(content) > PAGE_SIZE or address % PAGE_SIZE:
             raise MemoryFault(f"that is no page at {address:#x}")
         if content[-1:] == b"\0":
             content = content_of(content)
+        if address in mm.swapped:
+            self.swap.bring_back(mm, address)
         frame = mm.pages.get(address)
         if frame is None or frame is self.zero_frame:
             self.unmap_page(mm, address)
-            self.map_frame(mm, address, self.new_frame(content, nid))
+            self.map_frame(mm, address, self._first_frame_at(mm, address, content))
             mm.addresses_changed()
             return
         if frame.ksm:
             frame = self._write_to_ksm_page(mm, address, frame)
         elif not frame.exclusive:
-            if frame.mapcount > 1 or frame.pins:
+            if frame.mapcount > 1 or frame.pins or frame.swap is not None:
                 frame = self._copy(mm, address, frame)
             frame.exclusive = True
         frame.content = content
@@ -244,6 +128,9 @@ class Memory:
 
     def write_part(self, mm: Mm, address: int, offset: int, data: bytes) -> None:
         """Overwrite some bytes of a page."""
+        self._require(mm, address, "write")
+        if address in mm.swapped:
+            self.swap.bring_back(mm, address)
         frame = mm.pages.get(address)
         before = ZERO if frame is None else frame.content
         self.write(mm, address, overwritten(before, offset, data))
@@ -251,6 +138,8 @@ class Memory:
     def read(self, mm: Mm, address: int) -> bytes:
         """Read a page; one never touched gets the zero page."""
         self._require(mm, address, "read")
+        if address in mm.swapped:
+            self.swap.bring_back(mm, address)
         if address not in mm.pages:
             mm.pages[address] = self.zero_frame
             mm.addresses_changed()
@@ -258,6 +147,8 @@ class Memory:
 
     def discard(self, mm: Mm, start: int, end: int) -> None:
         """MADV_DONTNEED."""
+        for address in mm.swapped_in(start, end):
+            self.swap.forget(mm, address)
         for address in mm.mapped_in(start, end):
             self.unmap_page(mm, address)
         mm.addresses_changed()
@@ -285,7 +176,12 @@ class Memory:
         shift = target - start
         mm.set_vmas([vma for vma in mm.vmas if vma not in moving])
         moved = [
-            Vma(v.start + shift, v.end + shift, v.mergeable, v.protection, v.compatible)
+            replace(
+                v,
+                start=v.start + shift,
+                end=v.end + shift,
+                moved=0 if v.root is None else v.moved + shift,
+            )
             for v in moving
         ]
         mm.set_vmas([*mm.vmas, *moved])
@@ -295,14 +191,16 @@ class Memory:
                 if address in marks:
                     marks.discard(address)
                     marks.add(address + shift)
+        for address in mm.swapped_in(start, end):
+            mm.swapped[address + shift] = mm.swapped.pop(address)
         mm.addresses_changed()
 
     def fork(self, mm: Mm, tgid: int) -> Mm:
         """Fork: every page is shared, and the child registers if the parent is registered."""
         child = self.spawn(tgid)
-        child.set_vmas(
-            [Vma(v.start, v.end, v.mergeable, v.protection, v.compatible) for v in mm.vmas]
-        )
+        child.parent = mm
+        child.set_vmas([vma.part(vma.start, vma.end) for vma in mm.vmas])
+        self.swap.fork(mm, child)
         child.pages = dict(mm.pages)
         child.clean = set(mm.clean)
         child.ksm_zero = set(mm.ksm_zero)
@@ -339,6 +237,8 @@ class Memory:
             self.ksm.exit(mm)
         for address in list(mm.pages):
             self.unmap_page(mm, address)
+        for address in list(mm.swapped):
+            self.swap.forget(mm, address)
         mm.set_vmas([])
         mm.addresses_changed()
         self.mms.remove(mm)
@@ -377,6 +277,8 @@ class Memory:
 
         It is a plain reference (FOLL_GET, as vmsplice takes it): fork shares the page all the same.
         """
+        if address in mm.swapped:
+            self.swap.bring_back(mm, address)
         frame = mm.pages.get(address)
         if frame is None:
             raise MemoryFault(f"there is no page to pin at {address:#x}")
@@ -387,7 +289,41 @@ class Memory:
         """Give a reference back."""
         frame.pins -= 1
 
+    def swap_out(self, mm: Mm, start: int, end: int) -> None:
+        """Swap out what is mapped in a range. Raises MemoryFault for what can't leave memory."""
+        try:
+            self.swap.out(mm, start, end)
+        except CannotSwapOut as error:
+            raise MemoryFault(str(error)) from None
+
+    def migrate(self, mm: Mm, start: int, end: int, nid: int) -> None:
+        """Move what is mapped in a range to NUMA node `nid`, with all its other mappings.
+
+        What is held stays, as does a KSM page that the kernel doesn't know all mappings of, and in
+        6.1 to 6.4 what may not be accessed.
+        """
+        for address in mm.mapped_in(start, end):
+            frame = mm.pages[address]
+            if frame is self.zero_frame or frame.nid == nid or self._is_out_of_sight(mm, address):
+                continue
+            frames = [frame] if frame.huge is None else frame.huge.frames
+            for each in frames:
+                if is_movable(each, self._mappings_of(each)):
+                    each.nid = nid
+                    self._next_pfn += 1
+                    each.pfn = self._next_pfn
+
     # What the kernel does for them, and for ksmd.
+
+    def _is_out_of_sight(self, mm: Mm, address: int) -> bool:
+        """Whether follow_page() doesn't find the page, being PROT_NONE (6.1 to 6.4)."""
+        if self.ksm is None or self.ksm.behaviour.prot_none == "visited":
+            return False
+        vma = mm.vma_at(address)
+        return vma is not None and vma.protection == "none"
+
+    def _mappings_of(self, frame: Frame) -> list[tuple[Mm, int]]:
+        return [(mm, a) for mm in self.mms for a, mapped in mm.pages.items() if mapped is frame]
 
     def unshare(self, mm: Mm, start: int, end: int) -> None:
         """Give the range's KSM pages, and zero pages that ksmd placed, private copies."""
@@ -407,7 +343,7 @@ class Memory:
                 return
         if address in mm.ksm_zero and behaviour.zero_pages == "counted":
             self.unmap_page(mm, address)
-            frame = self.new_frame(ZERO, 0)
+            frame = self.new_frame_at(mm, address, ZERO)
             self.map_frame(mm, address, frame)
         elif frame.ksm:
             self._copy(mm, address, frame)
@@ -455,13 +391,9 @@ class Memory:
             for address in [a for a, frame in mm.pages.items() if frame in empty]:
                 self.replace_page(mm, address, self.zero_frame)
 
-    def migrate(self, frame: Frame, nid: int) -> None:
-        """Move a page to another NUMA node."""
-        frame.nid = nid
-
     def _write_to_ksm_page(self, mm: Mm, address: int, frame: Frame) -> Frame:
         assert self.ksm is not None
-        sole = frame.mapcount == 1 and not frame.pins
+        sole = frame.mapcount == 1 and not frame.pins and frame.swap is None
         if sole and self.ksm.behaviour.sole_mapping_reused:
             frame.ksm = False
             frame.node = None
@@ -473,7 +405,7 @@ class Memory:
         """Copy on write."""
         if frame.ksm:
             self.cow_ksm += 1
-        copy = self.new_frame(frame.content, frame.nid)
+        copy = self.new_frame_at(mm, address, frame.content)
         self.replace_page(mm, address, copy)
         return copy
 
@@ -481,6 +413,25 @@ class Memory:
         """A frame that nobody maps yet."""
         self._next_pfn += 1
         return Frame(self._next_pfn, content, nid)
+
+    def new_frame_at(self, mm: Mm, address: int, content: bytes) -> Frame:
+        """A frame that nobody maps yet, from where the region's policy says."""
+        vma = mm.vma_at(address)
+        return self.new_frame(content, 0 if vma is None else vma.nid)
+
+    def _first_frame_at(self, mm: Mm, address: int, content: bytes) -> Frame:
+        """The same; the region has a page from now on."""
+        self.home_of(mm, address)
+        return self.new_frame_at(mm, address, content)
+
+    def home_of(self, mm: Mm, address: int) -> Home:
+        """Where a page at this address belongs (anon_vma root and linear page index)."""
+        vma = mm.vma_at(address)
+        assert vma is not None
+        if vma.root is None:
+            vma.root = self._next_root
+            self._next_root += 1
+        return vma.root, address - vma.moved
 
     def map_frame(self, mm: Mm, address: int, frame: Frame) -> None:
         """Map a frame where nothing is mapped. The caller says `addresses_changed`."""

@@ -84,7 +84,7 @@ class StableTrees:
     def get(self, node: StableNode, where: Branch) -> Frame | None:
         """The node's page if it still is one; otherwise the node is destroyed (and counted)."""
         frame = node.frame
-        if frame.node is node and (frame.mapcount > 0 or frame.pins > 0):
+        if frame.node is node and (frame.mapcount > 0 or frame.pins > 0 or frame.swap is not None):
             return frame
         self._state.reached[where] += 1
         self.destroy(node)
@@ -138,11 +138,13 @@ class StableTrees:
         if node is None:
             if page_node is None:
                 return None
+            self._state.reached[Branch.NUMA_SETTLED] += 1
             self._settle(page_node, nid)
             self.tree(nid).insert(page_node, parent, left=left)
             return frame if self.has_room(page_node) else None
         chains = self._state.behaviour.chains != "absent"
         if page_node is not None and frame.mapcount > 1 and chains:
+            self._state.reached[Branch.NUMA_JOINED] += 1
             self._join_chain(page_node, node, nid)
             return frame if self.has_room(page_node) else None
         if dup is None or not self.has_room(dup):
@@ -152,7 +154,10 @@ class StableTrees:
             self._state.reached[Branch.BUSY] += 1
             return Busy.BUSY
         if self._state.nid_of(dup.frame.nid) != dup.nid:
+            self._state.reached[Branch.NUMA_TREE_PAGE_MOVED] += 1
             return self._take_the_place_of(dup, node, page_node, frame, nid)
+        if page_node is not None:
+            self._state.reached[Branch.NUMA_LEFT_ALONE] += 1
         return dup.frame
 
     def insert(self, frame: Frame) -> StableNode | None:
@@ -342,6 +347,7 @@ class StableTrees:
         """The tree's own page has moved away: it is put aside, for ours if we have one."""
         tree = self.tree(nid)
         if page_node is not None:
+            self._state.reached[Branch.NUMA_REPLACED] += 1
             self._settle(page_node, nid)
         chain = dup.chain
         if chain is None:

@@ -75,6 +75,7 @@ class UnstableTrees:
             tree_content = tree_page.content
             if content == tree_content:
                 if state.nid_of(tree_page.nid) != nid:
+                    state.reached[Branch.NUMA_TWIN_MOVED] += 1
                     return None
                 return Twin(node, tree_page)
             parent = node

@@ -152,6 +152,12 @@ class Agent:
 
         return backend_obstacles()
 
+    def do_needs(self) -> list[str]:
+        """What this machine has of that which not every one has, see `lab.needs`."""
+        from ksmtrace.lab.needs import NEEDS
+
+        return [need.name for need in NEEDS if not need.obstacles()]
+
     def do_stage(self, backend: str) -> tuple[str, str, tuple[str, ...]]:
         """Make the guest's ksmd ready for scenarios; the source's name, why, and what it lacks."""
         from ksmtrace.lab.on_kernel import host_stage

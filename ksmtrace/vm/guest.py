@@ -16,18 +16,22 @@ from typing import Any
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel.releases import Profile, profile
+from ksmtrace.lab.needs import NEEDS
 from ksmtrace.lab.performance import Performance, Watch
 from ksmtrace.lab.plan import Plan
 from ksmtrace.vm.channel import Channel, ChannelClosed
 from ksmtrace.vm.initramfs import write_initramfs
 from ksmtrace.vm.packages import KernelPackage, kernel_package
-from ksmtrace.vm.qemu import Machine, Qemu
+from ksmtrace.vm.qemu import LAB_MACHINE, Machine, Qemu
 
 _PATIENCE = 300.0
 
 
 class Guest:
-    """A booted guest. Use `booted` to get one. boot_seconds: from QEMU's start to its answer."""
+    """A booted guest. Use `booted` to get one.
+
+    boot_seconds: from QEMU's start to its answer. has: what it has that not every machine has.
+    """
 
     def __init__(self, kernel: KernelPackage, qemu: Qemu) -> None:
         self.kernel = kernel
@@ -41,6 +45,8 @@ class Guest:
         self._channel = Channel(self._socket.recv, self._socket.sendall)
         self._answer("did not boot")
         self.boot_seconds = time.monotonic() - begin
+        there = self.ask("needs")
+        self.has = tuple(need for need in NEEDS if need.name in there)
 
     def obstacles(self) -> dict[str, list[str]]:
         """What keeps each capture backend from working there, in words; best backend first."""
@@ -116,7 +122,7 @@ class Guest:
 
 
 @contextmanager
-def booted(series: str, machine: Machine | None = None, *, bcc: bool = False) -> Iterator[Guest]:
+def booted(series: str, machine: Machine = LAB_MACHINE, *, bcc: bool = False) -> Iterator[Guest]:
     """A guest with the distribution's kernel of a series; it is switched off afterwards.
 
     bcc: with what the bcc backend needs. Raises KsmtraceError.
@@ -126,7 +132,7 @@ def booted(series: str, machine: Machine | None = None, *, bcc: bool = False) ->
         folder = Path(name)
         initramfs = folder / "initramfs.cpio"
         write_initramfs(initramfs, bcc=bcc)
-        qemu = Qemu(machine or Machine(), kernel.image, initramfs, folder)
+        qemu = Qemu(machine, kernel.image, initramfs, folder)
         try:
             guest = Guest(kernel, qemu)
             # QEMU has read it.

@@ -37,6 +37,10 @@ class Machine:
     name: str = "ksmtrace-lab"
 
 
+LAB_MACHINE = Machine(nodes=2, swap_mib=128)
+"""A guest that can perform every scenario."""
+
+
 def qemu_obstacles() -> list[Obstacle]:
     """What keeps guests from being started here."""
     if shutil.which(_QEMU):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -11,6 +11,7 @@ from ksmtrace.events.registry import TRACEPOINTS
 from ksmtrace.kernel.releases import Profile, running_profile
 from ksmtrace.lab import operations as op
 from ksmtrace.lab.fidelity import Tally, hold_all_against
+from ksmtrace.lab.needs import NEEDS, Need, needs_of
 from ksmtrace.lab.on_kernel import Host, host_stage
 from ksmtrace.lab.performance import Performance
 from ksmtrace.lab.plan import Plan
@@ -23,6 +24,8 @@ class Tried(Protocol):
     """A real kernel that can be tried: this machine's, or a guest's."""
 
     profile: Profile
+    has: Collection[Need]
+    """What it has that not every machine has, see `lab.needs`."""
 
     def obstacles(self) -> Mapping[str, Sequence[str]]:
         """What keeps each backend from working there, best backend first."""
@@ -42,6 +45,7 @@ class ThisHost:
 
     def __init__(self, stack: ExitStack) -> None:
         self.profile = running_profile()
+        self.has = tuple(need for need in NEEDS if not need.obstacles())
         self._stack = stack
         self._host: Host | None = None
 
@@ -166,9 +170,14 @@ class _Watched:
         return performance
 
 
-def can_be_performed(scenario: Scenario, profile: Profile) -> bool:
-    """Whether a kernel has what the scenario's processes do, and the advisor if it is about it."""
+def can_be_performed(scenario: Scenario, profile: Profile, has: Collection[Need] = ()) -> bool:
+    """Whether a kernel has what the scenario's processes do, and the advisor if it is about it.
+
+    has: what the machine has that not every one has, see `lab.needs`.
+    """
     plan = plan_scenario(scenario)
+    if not {*needs_of(plan)} <= {*has}:
+        return False
     operations = [operation for step in plan.steps for operation in step.operations]
     if any(isinstance(operation, op.MergeAny) for operation in operations):
         return profile.has("6.4")

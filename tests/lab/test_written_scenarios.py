@@ -1,4 +1,4 @@
-"""The specification's scenarios T1 to T50 on the reference scanner, as each kernel has them.
+"""The scenarios T1 to T61 on the reference scanner, as each kernel has them.
 
 The files in tests/scenarios say what is to be seen; the live ring holds the real ksmd to the same.
 """
@@ -42,8 +42,12 @@ MEANT_SINCE = {
     **dict.fromkeys(("T36a", "T46"), "4.19"),
     # run=2 removes stable nodes; an empty one takes no mappings because of max_page_sharing.
     "T48": "4.13",
+    # NUMA nodes, with chains.
+    **dict.fromkeys(("T51", "T52", "T53", "T54", "T55", "T56", "T57"), "4.13"),
+    # Swap: the counters of vmstat, and the only kernels that were asked.
+    **dict.fromkeys(("T58", "T59", "T60"), "5.19"),
     # PR_SET_MEMORY_MERGE.
-    **dict.fromkeys(("T31c", "T42a", "T42c", "T42d", "T42e"), "6.4"),
+    **dict.fromkeys(("T31c", "T42a", "T42c", "T42d", "T42e", "T61"), "6.4"),
     # The advisor.
     **dict.fromkeys(("T43a", "T43b", "T43c"), "6.8"),
 }
@@ -81,7 +85,7 @@ def test_the_model_does_what_the_scenario_says(name: str, kernel: str) -> None:
 
 def test_every_scenario_of_the_specification_is_there() -> None:
     numbers = [int(re.fullmatch(r"T(\d\d)[a-z]?", name)[1]) for name in NAMES]  # type: ignore[index]
-    assert sorted(set(numbers)) == list(range(1, 51))
+    assert sorted(set(numbers)) == list(range(1, 62))
     for name, number in zip(NAMES, numbers, strict=True):
         assert planned(name).scenario.title.startswith(f"T{number}: ")
 
@@ -158,6 +162,7 @@ def test_the_advisor_speaks_before_the_scan_stops() -> None:
 
 # What a scenario says is worth something if another behaviour would not do.
 SWITCHES: dict[str, tuple[str, Any]] = {
+    "numa_trees": ("6.18.44", False),
     "visit_order": ("6.18.44", "stable_first"),
     "stale_node_on_walk": ("6.18.44", "give_up"),
     "zero_pages": ("6.18.44", "uncounted"),
@@ -176,7 +181,6 @@ SWITCHES: dict[str, tuple[str, Any]] = {
 }
 INVISIBLE = {
     "checksum",  # contents differ or are the same, whatever their checksums are
-    "numa_trees",  # there is one node
     "run_2_sweeps",  # kernels with chains, where it could be seen, all have it
     "run_2_appends",  # no scenario enters while run is 2
     "locked_page_is_busy",  # nobody locks a page while ksmd works

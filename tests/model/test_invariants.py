@@ -46,10 +46,13 @@ def stage_after(plan: Plan, kernel: str) -> ModelStage:
 def what_processes_read(stage: ModelStage) -> dict[tuple[int, int], bytes]:
     """The content of every page that isn't full of zeroes, by process and address."""
     return {
-        (mm.tgid, address): frame.content
+        (mm.tgid, address): content
         for mm in stage.memory.mms
-        for address, frame in mm.pages.items()
-        if frame.content != ZERO
+        for address, content in (
+            *((address, frame.content) for address, frame in mm.pages.items()),
+            *((address, slot.content) for address, (slot, _) in mm.swapped.items()),
+        )
+        if content != ZERO
     }
 
 
@@ -83,6 +86,12 @@ def assert_the_books(stage: ModelStage) -> None:
     del mapped[memory.zero_frame]
     assert all(frame.mapcount == times for frame, times in mapped.items())
     assert all(not frame.exclusive for frame, times in mapped.items() if times > 1)
+
+    waiting = Counter(slot for mm in memory.mms for slot, _exclusive in mm.swapped.values())
+    assert all(slot.entries == times for slot, times in waiting.items())
+    assert all(slot.frame is None or slot.frame.swap is slot for slot in waiting)
+    assert all(frame.swap is None or frame.swap.frame is frame for frame in mapped)
+    assert all(not mm.pages.keys() & mm.swapped.keys() for mm in memory.mms)
 
     placed = [(mm, address) for mm in memory.mms for address in mm.ksm_zero]
     assert all(mm.pages[address] is memory.zero_frame for mm, address in placed)

@@ -29,7 +29,7 @@ KNOBS = {
 COUNTERS = {
     "2.6.38": {"full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile"},
     "4.13": {"stable_node_chains", "stable_node_dups"},
-    "5.19": {"cow_ksm"},
+    "5.19": {"cow_ksm", "ksm_swpin_copy"},
     "6.4": {"general_profit"},
     "6.6": {"pages_scanned", "ksm_zero_pages"},
     "6.7": {"pages_skipped"},

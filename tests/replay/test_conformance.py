@@ -195,10 +195,12 @@ def test_huge_pages_and_two_numa_nodes_are_legal(kernel: str) -> None:
         memory.map_huge(mm, start, b"huge")
         memory.madvise_mergeable(mm, start, start + (1024 << 12))
         for page in range(512, 531):
-            memory.write(mm, start + page * 4096, f"c{page % 3}".encode(), nid=page % 2)
+            address = start + page * 4096
+            memory.place(mm, address, address + 4096, page % 2)
+            memory.write(mm, address, f"c{page % 3}".encode())
         batches.append(scanner.scan(2))
-        for frame in dice.sample(sorted(mm.pages.values(), key=lambda frame: frame.pfn), 41):
-            memory.migrate(frame, dice.randrange(2))
+        for address in dice.sample(sorted(mm.pages), 41):
+            memory.migrate(mm, address, address + 4096, dice.randrange(2))
         batches.append(scanner.scan(2))
     execution = Execution("numa", profile(kernel), concatenate(batches), [], complete=True)
     assert len(execution.events) > 1000

@@ -27,8 +27,10 @@ class Visited:
 def visit(guest: Guest) -> Visited:
     """Try a guest's kernel."""
     written = map(read_scenario, sorted(SCENARIOS.glob("*.toml")))
-    able = [scenario for scenario in written if can_be_performed(scenario, guest.profile)]
-    drawn = random_scenarios(RANDOM, 1, 5_000_000, guest.profile)
+    able = [
+        scenario for scenario in written if can_be_performed(scenario, guest.profile, guest.has)
+    ]
+    drawn = random_scenarios(RANDOM, 1, 5_000_000, guest.profile, has=guest.has)
     trial = try_kernel(guest, [*able, *drawn], able[1 :: len(able) // 5])
     guest.unstage()
     return Visited(guest, trial)

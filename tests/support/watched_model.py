@@ -192,11 +192,11 @@ class _WatchedModel(ModelStage):
             replace_page(mm, address, frame)
             self._maybe_dead(old)
 
-        def written(mm: Mm, address: int, content: bytes, nid: int = 0) -> None:
+        def written(mm: Mm, address: int, content: bytes) -> None:
             frame = mm.pages.get(address)
             zero = address in mm.ksm_zero
             merged = frame is not None and (frame.ksm or zero)
-            write(mm, address, content, nid)
+            write(mm, address, content)
             if merged:
                 assert frame is not None
                 arg = ZERO_PAGE if zero else 0

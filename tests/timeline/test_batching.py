@@ -47,6 +47,9 @@ from tests.support.watched_model import truth_of
 SETTINGS = settings(max_examples=15, deadline=None)
 PAGE = 4096
 
+# What moves is told otherwise, see test_truth.
+STAYING = st.sampled_from([family.name for family in FAMILIES if not family.needs])
+
 
 def _assert_split_is_the_same(recording: StoredRecording, borders: Sequence[int]) -> None:
     events = concatenate(list(recording.event_batches()))
@@ -70,7 +73,7 @@ BORDERS = st.one_of(
 
 @SETTINGS
 @given(
-    family=st.sampled_from([family.name for family in FAMILIES]), seed=st.integers(0, 10**6),
+    family=STAYING, seed=st.integers(0, 10**6),
     borders=BORDERS, cow=st.booleans(),
 )  # fmt: skip
 def test_any_split_of_a_scenario_gives_the_same_tables(
@@ -83,7 +86,7 @@ def test_any_split_of_a_scenario_gives_the_same_tables(
 
 @SETTINGS
 @given(
-    family=st.sampled_from([family.name for family in FAMILIES]), seed=st.integers(0, 10**6),
+    family=STAYING, seed=st.integers(0, 10**6),
     chunk=st.integers(1, 60), cow=st.booleans(),
 )  # fmt: skip
 def test_chunks_of_any_size_give_the_same_tables(

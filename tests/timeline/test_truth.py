@@ -30,6 +30,8 @@ from tests.support.truth_recordings import Variant, record
 from tests.support.watched_model import truth_of
 
 HERE = Path(__file__).parents[1]
+MOVED = {"T52", "T54", "T55", "T58", "T59", "T60"}
+"""A KSM page gets another number without an event, as docs/reconstruction.md tells."""
 WRITTEN = {
     path.stem: path
     for folder in (
@@ -38,7 +40,10 @@ WRITTEN = {
         Path(str(files("ksmtrace.lab"))) / "scenarios",
     )
     for path in sorted(folder.glob("*.toml"))
+    if path.stem not in MOVED
 }
+STAYING = [family.name for family in FAMILIES if not family.needs]
+"""Families whose pages stay where they are."""
 NOW = "6.18.44"
 VARIANTS = {
     "whole": Variant(),
@@ -63,7 +68,7 @@ def _disagreements(truth: Truth, variant: Variant, path: Path) -> list[str]:
     return Comparison(truth, variant, timeline_of(record(truth, path, variant))).run()
 
 
-FAMILY = st.sampled_from([family.name for family in FAMILIES])
+FAMILY = st.sampled_from(STAYING)
 SEED = st.integers(0, 10**6)
 
 
@@ -122,8 +127,8 @@ def test_nothing_is_invented_where_events_were_lost(
 
 
 def test_the_truth_counts_what_the_scanner_counts() -> None:
-    for family in FAMILIES:
-        truth = _random(family.name, 1)
+    for family in STAYING:
+        truth = _random(family, 1)
         for step in truth.steps:
             attached = [x for x in truth.lives if x.node is not None and x.attached_at(step.ns)]
             counters = step.counters
