@@ -94,8 +94,8 @@ def tried_table() -> str:
                 if not found["differing"]
                 else f"**{found['differing']} differ.**"
             ),
-            f"Each of {len(found['switches_noticed'])} other settings of its profile's switches was "
-            "noticed"
+            f"Each of {len(found['switches_noticed'])} other settings of its profile's switches was"
+            " noticed"
             + (
                 f"; not noticed: {', '.join(found['switches_unnoticed'])}."
                 if found["switches_unnoticed"]

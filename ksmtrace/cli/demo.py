@@ -58,6 +58,7 @@ def main() -> int:
             raise
         _say(error.message)
         _say("so here is a recording of the same workload that comes with ksmtrace")
+        _say("(others, and what each shows: recordings/README.md)")
         path = SHIPPED
     summary = summarise(timeline_of(StoredRecording(path)))
     Console(highlight=False).print(render_report(summary))

@@ -33,17 +33,25 @@ def run(args: argparse.Namespace) -> int:
         from ksmtrace.timeline.breaks import break_tables
 
         breaks = break_tables(recording, timeline)
+    shared = None
+    if timeline.processes["vm"].notna().any():
+        from ksmtrace.timeline.sharing import sharing
+
+        shared = sharing(timeline, by="vm")
     if args.json:
         import json
 
         from ksmtrace.views.breaks import breaks_as_dict
 
-        told = {"breaks": breaks and breaks_as_dict(breaks)}
+        told = {
+            "breaks": breaks and breaks_as_dict(breaks),
+            "ksm_pages_shared_by_vms": None if shared is None else shared.to_dict(),
+        }
         print(json.dumps(summary.as_dict() | told, indent=1))
     else:
         from rich.console import Console
 
         from ksmtrace.views.report import render_report
 
-        Console(highlight=False).print(render_report(summary, breaks))
+        Console(highlight=False).print(render_report(summary, breaks, shared))
     return Exit.OK

@@ -33,7 +33,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("recording", type=Path, metavar="REC", help="a .ksm folder")
     add = parser.add_mutually_exclusive_group().add_argument
-    add("--scan", type=int, metavar="N", help="a full scan: what it did, and to whom")
+    add(
+        "--scan", nargs="?", type=int, const=True, metavar="N",
+        help="a full scan: what it did, and to whom; all without N",
+    )  # fmt: skip
     add(
         "--process", nargs="?", const="", metavar="P",
         help="a process: how its pages merged and ended; all without P",
@@ -85,8 +88,11 @@ def _chosen(args: argparse.Namespace, run: Run, timeline: Timeline) -> View:
 
 def _scan(run: Run, number: int, _: Timeline) -> View:
     from ksmtrace.views.timeline_scan import scan_view
+    from ksmtrace.views.timeline_scans import scans_view
     from ksmtrace.views.timeline_select import scan_numbered
 
+    if number is True:
+        return scans_view(run)
     return scan_view(run, scan_numbered(run.tables.scans, number))
 
 

@@ -56,7 +56,8 @@ def regions_of(stream: Aggregator, context: Context) -> Regions:
         small = space.astype(np.uint16) if len(spaces) < 1 << 16 else space
         order = np.argsort(small, kind="stable")
     starts = np.searchsorted(space[order], np.arange(len(spaces) + 1))
-    for number, mappings in readings.items():
+    # By address spaces, so that a row's number does not depend on when which was read.
+    for number, mappings in sorted(readings.items()):
         rows = order[starts[number] : starts[number + 1]]
         if len(rows):
             _place(found, of_life, rows, addr[rows], mappings)

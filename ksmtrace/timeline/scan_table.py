@@ -100,7 +100,9 @@ def _sampled(context: Context, index: Scans) -> dict[str, list[float | int | Non
             before = i
             continue
         number = ended[at][1]
-        if np.isfinite(saved[i]):
+        # What a step of the lab does between two scans is no scan's doing.
+        later = host.reason[i] == "step" and columns["pages_saved"][number] is not None
+        if np.isfinite(saved[i]) and not later:
             columns["pages_saved"][number] = int(saved[i])
             columns["saved_bytes"][number] = int(saved[i]) * context.page_bytes
         for name, counter, unit in (

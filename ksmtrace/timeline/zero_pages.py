@@ -39,7 +39,9 @@ def inherited_zero_pages(
     for child in forked[np.argsort(entered[forked], kind="stable")].tolist():
         when = entered[child]
         parents = np.flatnonzero((tgids == spaces["parent_tgid"][child]) & (entered < when))
-        had[child] = before
+        # A forked process that nothing was told of since has no known number: it may be any.
+        unknown = forked[(tgids[forked] == 0) & (entered[forked] < when)]
+        had[child] = max(before, int(had[unknown].max(initial=0)))
         if len(parents):
             parent = parents[-1]
             own = int(((owner == parent) & (begun <= when) & (over > when)).sum())

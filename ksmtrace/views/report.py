@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -15,11 +21,18 @@ from ksmtrace.views.text import UNKNOWN, count, errno_name, name, named_table, s
 _MOST_SCANS = 12
 _MOST_PROCESSES = 15
 _MOST_DECISIONS = 8
+_MOST_PAIRS = 8
 _BACKEND = "the backend can't see them"
 
 
-def render_report(summary: Summary, breaks: BreakTables | None = None) -> RenderableType:
-    """What `ksmtrace report` prints; fits 80 columns. breaks: if they were watched."""
+def render_report(
+    summary: Summary, breaks: BreakTables | None = None, shared: pd.DataFrame | None = None
+) -> RenderableType:
+    """What `ksmtrace report` prints; fits 80 columns.
+
+    breaks: if they were watched. shared: KSM pages by pairs of virtual machines, as
+    timeline.sharing.sharing gives them.
+    """
     parts: list[RenderableType] = [_head(summary), _totals(summary)]
     if breaks is not None:
         parts.append(render_breaks(breaks))
@@ -27,6 +40,8 @@ def render_report(summary: Summary, breaks: BreakTables | None = None) -> Render
         parts.append(_scans(summary.scans))
     if summary.processes:
         parts.append(_processes(summary))
+    if shared is not None and len(shared) > 1:
+        parts.append(_shared(shared, summary.page_bytes))
     if summary.advisor:
         parts.append(_advisor(summary))
     if summary.counters_last:
@@ -59,17 +74,12 @@ def _head(summary: Summary) -> RenderableType:
 
     line(
         "host",
-        f"Linux {manifest.get('kernel')}, {count(manifest.get('cpus'))} CPUs,"
+        f"Linux {manifest.get('kernel')}, {_cpus(manifest.get('cpus'))},"
         f" {size(manifest.get('memory_bytes'))}",
     )
     line("backend", f"{manifest.get('backend')}: {manifest.get('backend_why')}")
-    if manifest.get("command"):
-        status = manifest.get("command_status")
-        line(
-            "command",
-            str(manifest["command"]),
-            "" if status is None else f", ended with status {status}",
-        )
+    for topic, words in _what_ran(manifest):
+        line(topic, words)
     line("lasted", f"{seconds(summary.duration_s)}, ", _ended(summary))
     if summary.saved_pages_peak is not None and summary.saved_pages_last is not None:
         peak = summary.saved_pages_peak * summary.page_bytes
@@ -96,6 +106,32 @@ def _head(summary: Summary) -> RenderableType:
     if manifest.get("only_pids"):
         line("only", f"process {', '.join(map(str, manifest['only_pids']))} (--pid)")
     return Group(lines, "")
+
+
+def _cpus(number: int | None) -> str:
+    return f"{count(number)} CPU{'' if number == 1 else 's'}"
+
+
+def _what_ran(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """The command, or the scenario of the lab."""
+    if manifest.get("command"):
+        status = manifest.get("command_status")
+        ended = "" if status is None else f", ended with status {status}"
+        yield "command", f"{manifest['command']}{ended}"
+    if title := _scenario_title(manifest.get("lab")):
+        yield "scenario", title
+
+
+def _scenario_title(lab: Any) -> str | None:
+    """Its title. It may come from anywhere; whether it is whole is `replay --check`'s question."""
+    scenario = lab.get("scenario") if isinstance(lab, dict) else None
+    if not isinstance(scenario, str):
+        return None
+    try:
+        title = tomllib.loads(scenario).get("title")
+    except tomllib.TOMLDecodeError:
+        return None
+    return title if isinstance(title, str) else None
 
 
 def _ended(summary: Summary) -> str | tuple[str, str]:
@@ -211,6 +247,23 @@ def _processes(summary: Summary) -> RenderableType:
         )
     if len(summary.processes) > len(shown):
         table.add_row("…", Text("--json lists all"))
+    return Group(table, "")
+
+
+def _shared(shared: pd.DataFrame, page_bytes: int) -> RenderableType:
+    """Pairs of virtual machines by what both map, most first."""
+    names, pages = [str(name) for name in shared.index], shared.to_numpy(np.int64)
+    left, right = np.triu_indices(len(names), 1)
+    order = np.argsort(-pages[left, right], kind="stable")
+    table = _table(
+        f"shared by virtual machines ({count(len(names))})", "", "and", "KSM pages", "size", left=2
+    )
+    for pair in order[:_MOST_PAIRS].tolist():
+        one, other = int(left[pair]), int(right[pair])
+        both = int(pages[one, other])
+        table.add_row(name(names[one]), name(names[other]), count(both), size(both * page_bytes))
+    if len(order) > _MOST_PAIRS:
+        table.add_row("…", Text("timeline --sharing vm lists all"))
     return Group(table, "")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
@@ -11,6 +12,7 @@ from ksmtrace.views.timeline_parts import Run, View, known, numbers, table_of, t
 from ksmtrace.views.timeline_strip import Span, Strip, cells_of, chart, gauge, spark
 
 _MOST_ROWS = 24
+_WHOLE_CORE = 100
 
 
 def advisor_view(run: Run) -> View:
@@ -35,8 +37,13 @@ def _render(run: Run, width: int) -> RenderableType:
         ("scan time", "scan_time_s", "s"),
         ("ksmd CPU", "cpu_percent", "%"),
     ):
-        values = gauge(ts, numbers(advisor[column]), span)
-        scale = f"0..{count(float(numbers(advisor[column]).max()))} {unit}"
+        measured = numbers(advisor[column])
+        if column == "cpu_percent":
+            # Its first measure is of all CPU that ksmd ever took: no share of one core.
+            measured[measured > _WHOLE_CORE] = np.nan
+        values = gauge(ts, measured, span)
+        known = measured[np.isfinite(measured)]
+        scale = f"0..{count(float(known.max()))} {unit}" if len(known) else unit
         strips.append(Strip(label, spark(values), scale))
     return Group(chart(strips, span, width), "", _decisions(run, advisor), "", Text(_told(advisor)))
 

@@ -82,9 +82,10 @@ def ledger_table(run: Run, ledger: pd.DataFrame, *, whose: bool = True) -> Rende
     most = ledger["merges"].to_numpy().argsort(kind="stable")[::-1][:_MOST_ROWS]
     for number, row in zip(most, ledger.iloc[most].to_dict("records"), strict=True):
         _add(run, table, f"@{ledger.index[number]}", row, whose=whose)
+    title = f"regions ({count(len(ledger))})"
     if len(ledger) > _MOST_ROWS:
-        table.add_row("…", f"{count(len(ledger) - _MOST_ROWS)} more; --csv has all")
-    return titled(f"regions ({count(len(ledger))})", table)
+        title += f", the {_MOST_ROWS} with most merges; --csv has all"
+    return titled(title, table)
 
 
 def _add(run: Run, table: Table, number: str, row: dict[Any, Any], *, whose: bool) -> None:

@@ -130,6 +130,15 @@ def test_what_it_says_to_type_next_works(
         assert capsys.readouterr().out.strip()
 
 
+def test_all_scans_are_listed_without_a_number(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends(DEMO, "--scan", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)["scans"]
+    assert ends(DEMO, "--json") == 0
+    assert listed == json.loads(capsys.readouterr().out)["scans"]
+    assert ends(DEMO, "--scan", "1") == 0
+    assert capsys.readouterr().out.startswith("scan 1, ")
+
+
 def test_a_page_of_a_lab_run_is_told_through_its_write(
     lab: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

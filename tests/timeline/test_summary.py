@@ -337,6 +337,19 @@ def test_further_samples_after_a_scan_do_not_hide_what_it_saved(tmp_path: Path) 
     assert [s.pages_saved for s in summary.scans] == [51, -11]
 
 
+def test_what_a_step_unmerges_after_a_scan_is_not_the_scan_s_doing(tmp_path: Path) -> None:
+    rows = [row for n in (1, 2) for row in (scan_starts(n, at(n)), scan_stops(n, at(n + 0.5)))]
+    counters = [
+        host_sample(at(0), "start", pages_sharing=0),
+        host_sample(at(1.6), "step", pages_sharing=101),
+        host_sample(at(1.7), "step", pages_sharing=0),
+        scan_sample(2.6, 2, pages_sharing=7),
+        host_sample(at(2.7), "step", pages_sharing=3),
+    ]
+    summary = summary_of(tmp_path, rows, counters=counters)
+    assert [s.pages_saved for s in summary.scans] == [101, -94]
+
+
 def test_a_scan_without_a_sample_leaves_what_it_saved_to_the_next(tmp_path: Path) -> None:
     rows = [row for n in (1, 2, 3) for row in (scan_starts(n, at(n)), scan_stops(n, at(n + 0.5)))]
     counters = [

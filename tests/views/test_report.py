@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -322,3 +323,56 @@ def test_no_word_of_a_manifest_is_markup(key: str) -> None:
 def test_any_name_that_a_recorder_stores_can_be_shown(raw: str) -> None:
     text = printed(with_name(clean(raw)), color=True)
     assert harmless(text)
+
+
+def told(summary: Summary, shared: pd.DataFrame | None = None) -> list[str]:
+    console = Console(width=80, highlight=False)
+    with console.capture() as capture:
+        console.print(render_report(summary, shared=shared))
+    lines = capture.get().splitlines()
+    assert max(map(len, lines)) <= 80
+    return lines
+
+
+def pages_shared(names: list[str], pages: list[list[int]]) -> pd.DataFrame:
+    return pd.DataFrame(pages, index=pd.Index(names), columns=pd.Index(names))
+
+
+def test_virtual_machines_are_told_with_what_each_two_share_most_first() -> None:
+    names = ["alpha", "beta", "gamma"]
+    shared = pages_shared(names, [[5003, 1009, 7], [1009, 4001, 2003], [7, 2003, 3001]])
+    lines = told(normal_summary(), shared)
+    begin = next(n for n, line in enumerate(lines) if "shared by virtual machines (3)" in line)
+    assert [line.split()[:3] for line in lines[begin + 2 : begin + 5]] == [
+        ["beta", "gamma", "2,003"],
+        ["alpha", "beta", "1,009"],
+        ["alpha", "gamma", "7"],
+    ]
+
+
+def test_of_many_virtual_machines_only_those_that_share_most_are_told() -> None:
+    many = 101
+    shared = pages_shared([f"guest-{n}" * 9 for n in range(many)], [[13] * many] * many)
+    assert any("--sharing vm" in line for line in told(normal_summary(), shared))
+
+
+@pytest.mark.parametrize("shared", [None, pages_shared([], []), pages_shared(["one"], [[7]])])
+def test_nobody_s_sharing_is_told_without_two_machines(shared: pd.DataFrame | None) -> None:
+    assert not any("shared by" in line for line in told(normal_summary(), shared))
+
+
+def test_a_run_of_the_lab_is_told_with_its_title() -> None:
+    lab = {"scenario": 'title = "Why two\\u001b scans"\n[[step]]\nscan = 1\n'}
+    (line,) = [line for line in told(empty_summary(lab=lab)) if line.startswith("scenario")]
+    assert line.split(maxsplit=1)[1].strip() == "Why two\\x1b scans"
+
+
+@pytest.mark.parametrize("lab", [None, {}, [], {"scenario": 7}, {"scenario": "title = ["},
+                                 {"scenario": "title = 7"}, {"scenario": "x = 1"}])  # fmt: skip
+def test_a_title_that_is_none_is_left_out(lab: Any) -> None:
+    assert not any(line.startswith("scenario") for line in told(empty_summary(lab=lab)))
+
+
+def test_one_cpu_is_not_several() -> None:
+    assert "1 CPU," in told(empty_summary(cpus=1))[0]
+    assert "3 CPUs," in told(empty_summary(cpus=3))[0]

@@ -17,6 +17,7 @@ from ksmtrace.views.timeline_parts import Run, View
 from ksmtrace.views.timeline_process import process_view, processes_view
 from ksmtrace.views.timeline_regions import regions_view
 from ksmtrace.views.timeline_scan import scan_view
+from ksmtrace.views.timeline_scans import scans_view
 from ksmtrace.views.timeline_sharing import sharing_view
 from ksmtrace.views.timeline_writers import breaks_view
 from tests.support.recordings import host_sample
@@ -133,6 +134,22 @@ def test_of_ten_thousand_lives_the_first_and_the_last_are_told() -> None:
     assert "… 9,997 more lives; --csv has all 10003. In scan" in text
     view = page_view(run(pages=lives), np.arange(10_007), 0x7000)
     assert len(view.as_csv().splitlines()) == 10_008
+
+
+def test_all_scans_are_listed_with_what_each_visited_and_skipped() -> None:
+    scans = [{**SCANS[0], "pages_skipped": 1009}, SCANS[1]]
+    lines = shown(scans_view(run(scans=scans))).splitlines()
+    assert lines[0].strip() == "full scans (2)"
+    assert lines[2].split() == ["2", "41", "0.500", "s", "1.25", "s", "17", "19", "1,009", "3", "0",
+                                "7", "2"]  # fmt: skip
+    assert lines[3].split() == ["3", "–", "2.500", "s", "–", "–", "–", "–", "0", "0", "0", "–"]
+    assert "No full scan" in words(scans_view(run(scans=[])))
+
+
+def test_of_very_many_scans_the_first_are_listed_and_csv_has_all() -> None:
+    view = scans_view(run(scans=[{**SCANS[0], "scan": 10_000 + n} for n in range(1009)]))
+    assert words(view).startswith("full scans (1,009), the first 60; --csv has all")
+    assert len(view.as_csv().splitlines()) == 1010
 
 
 def test_a_scan_is_spelt_out_with_those_it_merged() -> None:
@@ -282,6 +299,23 @@ def test_decisions_are_told_beside_the_formula() -> None:
     assert "4.000 s 2 3 11 5 500 700 –" in text
     assert "All 1 decisions" in words(advisor_view(run(advisor=[DECISION])))
     assert "decided nothing" in words(advisor_view(run()))
+
+
+def test_an_advisor_s_first_measure_of_all_cpu_since_boot_does_not_flatten_its_chart() -> None:
+    first = {**DECISION, "cpu_percent": 87_118, "ts_ns": at(0.5)}
+    (line,) = [
+        line
+        for line in shown(advisor_view(run(advisor=[first, DECISION]))).splitlines()
+        if line.startswith("ksmd CPU")
+    ]
+    assert line.endswith("0..11 %")
+    assert "█" in line
+    (alone,) = [
+        line
+        for line in shown(advisor_view(run(advisor=[first]))).splitlines()
+        if "ksmd CPU" in line
+    ]
+    assert alone.endswith(" %")
 
 
 def test_accounts_show_the_worst_samples_among_many() -> None:
