@@ -51,7 +51,7 @@ bench-timeline: .venv/.set-up-dev	## from ten million events on disk to all tabl
 
 .PHONY: test-kernels
 test-kernels: .venv/.set-up-dev	## 6.1, 6.12 and this host: every backend, 700 scenarios each (root for the host's)
-	@$(PY) bench/kernels.py --write
+	@$(PY) bench/kernels.py --write; status=$$?; $(PY) scripts/generate.py; exit $$status
 
 .PHONY: vm
 vm: .venv/.set-up-dev	## boot a kernel and run a scenario step by step: make vm KERNEL=6.12 SCENARIO=forks

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -36,7 +35,11 @@ from ksmtrace.vm.qemu import LAB_MACHINE
 from ksmtrace.vm.trial import Trial, Tried, can_be_performed, this_host, try_kernel
 
 ROOT = Path(__file__).parents[1]
-WRITTEN = (ROOT / "tests" / "scenarios", ROOT / "ksmtrace" / "lab" / "scenarios")
+WRITTEN = (
+    ROOT / "tests" / "scenarios",
+    ROOT / "tests" / "kernels" / "scenarios",
+    ROOT / "ksmtrace" / "lab" / "scenarios",
+)
 _WITH_BCC = replace(LAB_MACHINE, memory_mib=2560)
 """A compiler and kernel headers need room in the first root file system."""
 RESULTS = ROOT / "docs" / "kernels-tried.json"
@@ -159,7 +162,6 @@ def main() -> int:
         guests = [place for place in places if place != HOST]
         with ThreadPoolExecutor(max(len(guests), 1)) as pool:
             list(pool.map(one, guests))
-        assert threading.current_thread() is threading.main_thread()
         for place in places:
             if place == HOST:
                 one(place)
@@ -170,10 +172,9 @@ def main() -> int:
         out.print(f"\n{place}: [bold red]not tried:[/bold red] {error.message}", soft_wrap=True)
     if args.write:
         keep(outcomes)
-    if failed:
-        return next(iter(failed.values())).exit_code
-    good = all(one.trial.agrees and not one.unnoticed for one in outcomes.values())
-    return Exit.OK if good else Exit.DIFFERENCES
+    if not all(one.trial.agrees and not one.unnoticed for one in outcomes.values()):
+        return Exit.DIFFERENCES
+    return next(iter(failed.values())).exit_code if failed else Exit.OK
 
 
 if __name__ == "__main__":

@@ -86,8 +86,9 @@ def remake(declared: Declared) -> None:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="ksmtrace-library-") as name:
         path = made(declared, Path(name))
+        aside = Path(name) / "replaced"
         if path_of(declared).exists():
-            shutil.rmtree(path_of(declared))
+            shutil.move(path_of(declared), aside)
         shutil.move(path, path_of(declared))
     facts = recorded_facts(path_of(declared))
     print(
@@ -135,15 +136,17 @@ def main(arguments: Sequence[str]) -> int:
         return Exit.DIFFERENCES if differences else Exit.OK
     names = args.names or [declared.name for declared in LIBRARY if not declared.quoted]
     failed = 0
-    for declared in chosen(names):
-        try:
-            remake(declared)
-        except KsmtraceError as error:
-            if args.names or error.exit_code != Exit.HOST_CANNOT:
-                raise
-            failed += 1
-            print(f"{declared.name}: not made: {error.message}", file=sys.stderr)
-    (RECORDINGS / "README.md").write_text(readme())
+    try:
+        for declared in chosen(names):
+            try:
+                remake(declared)
+            except KsmtraceError as error:
+                if args.names or error.exit_code != Exit.HOST_CANNOT:
+                    raise
+                failed += 1
+                print(f"{declared.name}: not made: {error.message}", file=sys.stderr)
+    finally:
+        (RECORDINGS / "README.md").write_text(readme())
     return Exit.HOST_CANNOT if failed else Exit.OK
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -154,7 +155,8 @@ def _stepping(plan: Plan, watch: Watch) -> Watch:
         before.update(seen.counters)
         told.clear()
         if sys.stdin.isatty():
-            input("  -- Enter goes on, Ctrl-C ends --")
+            with suppress(EOFError):
+                input("  -- Enter goes on, Ctrl-C ends --")
 
     return tell
 

@@ -11,7 +11,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,9 +22,8 @@ from ksmtrace.kernel.sysfs import KNOBS_BY_NAME, KSM, read_knob
 RUN_DIRECTORY = Path("/run/ksmtrace")
 """Cleared at boot, as KSM's knobs are."""
 
-_ORDER = ("advisor_mode", "run")
-"""Written first and last: the advisor's mode decides whether pages_to_scan may be written, and
-ksmd must not run with half the settings."""
+_ADVISOR = "advisor_"
+_MODE = "advisor_mode"
 
 
 def parse_assignments(texts: list[str]) -> dict[str, str]:
@@ -46,8 +45,19 @@ def parse_assignments(texts: list[str]) -> dict[str, str]:
     return values
 
 
-def _in_order(names: Mapping[str, str]) -> list[str]:
-    return sorted(names, key=lambda name: (name == _ORDER[1]) - (name == _ORDER[0]))
+def in_order(names: Iterable[str]) -> list[str]:
+    """Knobs as they must be written: the advisor's own, its mode, the others, and run last.
+
+    Entering its mode sets pages_to_scan to advisor_min_pages_to_scan; in it pages_to_scan can't be
+    written. ksmd must not run with half the settings.
+    """
+
+    def rank(name: str) -> int:
+        if name.startswith(_ADVISOR):
+            return int(name == _MODE)
+        return 3 if name == "run" else 2
+
+    return sorted(names, key=rank)
 
 
 def _write(name: str, value: str, ksm: Path) -> None:
@@ -81,7 +91,7 @@ def _cannot_set(name: str, value: str, error: OSError) -> KsmtraceError:
 def _restore(values: Mapping[str, str], ksm: Path) -> None:
     """Put back what can be put back, then raise for what can't."""
     failures = []
-    for name in _in_order(values):
+    for name in in_order(values):
         try:
             _restore_one(name, values[name], ksm)
         except KsmtraceError as error:
@@ -211,7 +221,7 @@ def changed(
                 "another ksmtrace run is changing KSM's knobs", "wait until it has ended"
             )
         try:
-            for name in _in_order(values):
+            for name in in_order(values):
                 _write(name, values[name], ksm)
             yield
         finally:

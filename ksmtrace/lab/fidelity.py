@@ -112,9 +112,9 @@ def hold_all_against(
             shortest = shrink(scenario, lambda s: not hold_against(host, s).agree)
             comparison = hold_against(host, shortest)
             tally.failures.append(Failure(shortest, plan_scenario(shortest), comparison))
-            if len(tally.failures) >= most_failures:
-                return
         each()
+        if len(tally.failures) >= most_failures:
+            return
 
 
 def shrink(scenario: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:

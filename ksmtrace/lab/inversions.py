@@ -18,7 +18,6 @@ from ksmtrace.lab.plan import Plan
 
 NOT_SEEN_IN_A_LAB = {
     "checksum": "contents differ or are the same, whatever their checksums are",
-    "run_2_sweeps": "kernels with chains, where it could be seen, all have it",
     "run_2_appends": "no scenario enters while run is 2",
     "locked_page_is_busy": "nobody locks a page while ksmd works",
     "advisor": "whether there is one is said by its knobs",

@@ -28,8 +28,7 @@ class Need:
 
 
 def _no_second_node() -> list[Obstacle]:
-    nodes = _text(_NODES / "has_memory").replace("-", ",").split(",")
-    if nodes[0] == "0" and "1" in nodes:
+    if {0, 1} <= _numbers(_text(_NODES / "has_memory")):
         return []
     return [
         Obstacle(
@@ -37,6 +36,15 @@ def _no_second_node() -> list[Obstacle]:
             "run it on a machine that has them, or in a guest: qemu -numa node,memdev=...",
         )
     ]
+
+
+def _numbers(text: str) -> set[int]:
+    """A list of the kernel's, as 0-2,4."""
+    numbers: set[int] = set()
+    for part in filter(None, text.split(",")):
+        first, _, last = part.partition("-")
+        numbers.update(range(int(first), int(last or first) + 1))
+    return numbers
 
 
 def _no_swap() -> list[Obstacle]:

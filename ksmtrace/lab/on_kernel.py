@@ -15,6 +15,7 @@ from ksmtrace.capture.source import EventStream, Source
 from ksmtrace.errors import Exit, KsmtraceError, host_cannot
 from ksmtrace.events.batch import EventBatch, concatenate, lost_count
 from ksmtrace.events.registry import KSM_ENTER
+from ksmtrace.kernel.knobs import in_order
 from ksmtrace.kernel.releases import running_profile
 from ksmtrace.kernel.stepper import Stepper, default_knobs, drain_lru_batches, parked
 from ksmtrace.kernel.sysfs import HostSampler, read_knob, read_ksm_stat
@@ -131,8 +132,7 @@ class Host:
         goal.pop("sleep_millisecs")
         if goal.get("advisor_mode", "none") != "none":
             goal.pop("pages_to_scan")
-        # The mode first: pages_to_scan can't be written in the advisor's.
-        for name in sorted(goal, key=lambda name: name != "advisor_mode"):
+        for name in in_order(goal):
             if read_knob(name) != goal[name]:
                 try:
                     self.stepper.write(name, goal[name])

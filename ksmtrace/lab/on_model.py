@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from ksmtrace.kernel.knobs import in_order
 from ksmtrace.kernel.releases import Profile
 from ksmtrace.kernel.stepper import ALL_PAGES
 from ksmtrace.kernel.sysfs import KNOBS_BY_NAME
@@ -86,7 +87,8 @@ class ModelStage:
         return self.scanner.knobs.get("advisor_mode", "none") != "none"
 
     def _set_knobs(self, knobs: Mapping[str, str]) -> None:
-        for name, value in knobs.items():
+        for name in in_order(knobs):
+            value = knobs[name]
             try:
                 self._set_knob(name, value)
             except KnobRefused as error:

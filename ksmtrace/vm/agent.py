@@ -196,10 +196,6 @@ class Agent:
         command = [sys.executable, "-m", "ksmtrace.cli.main", *arguments]
         return _run(command, seconds)
 
-    def do_python(self, program: str, seconds: float) -> tuple[int, str, str]:
-        """Run a Python program; its exit code, output and words."""
-        return _run([sys.executable, "-c", program], seconds)
-
     def do_folder(self, path: str) -> dict[str, bytes]:
         """The files of a folder, by name."""
         return {file.name: file.read_bytes() for file in Path(path).iterdir() if file.is_file()}
@@ -219,4 +215,5 @@ def error_told(error: Exception) -> tuple[str, str | None, int]:
     """An error as it travels: its message, hint and exit code."""
     if isinstance(error, KsmtraceError):
         return error.message, error.hint, int(error.exit_code)
-    return f"in the guest, {traceback.format_exc()}", None, 1
+    traceback.print_exc()
+    return f"the guest failed with {type(error).__name__}: {error}", None, 1

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 _LENGTH = 8
+_LONGEST = 1 << 30
 _QUICK = 1
 """Serial ports are slow, an emulated processor is slower."""
 
 
 class ChannelClosed(Exception):
-    """The other end is gone."""
+    """The other end is gone, or what it says is no message."""
 
 
 class Channel:
@@ -34,7 +35,12 @@ class Channel:
     def receive(self) -> Any:
         """The next value. Raises ChannelClosed."""
         length = int.from_bytes(self._exactly(_LENGTH), "little")
-        return pickle.loads(zlib.decompress(self._exactly(length)))  # noqa: S301 both ends are ours
+        if length > _LONGEST:
+            raise ChannelClosed
+        try:
+            return pickle.loads(zlib.decompress(self._exactly(length)))  # noqa: S301 both ends are ours
+        except (zlib.error, pickle.UnpicklingError, EOFError):
+            raise ChannelClosed from None
 
     def _exactly(self, length: int) -> bytes:
         data = bytearray()

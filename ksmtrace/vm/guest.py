@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,23 +27,17 @@ _PATIENCE = 300.0
 
 
 class Guest:
-    """A booted guest. Use `booted` to get one.
+    """A booted guest. Use `booted` to get one. has: what it has that not every machine has."""
 
-    boot_seconds: from QEMU's start to its answer. has: what it has that not every machine has.
-    """
-
-    def __init__(self, kernel: KernelPackage, qemu: Qemu) -> None:
+    def __init__(self, kernel: KernelPackage, qemu: Qemu, end: socket.socket) -> None:
         self.kernel = kernel
         self.profile: Profile = profile(kernel.version)
         self.backend = ""
         self.why = ""
         self._qemu = qemu
-        begin = time.monotonic()
-        self._socket = qemu.connect()
-        self._socket.settimeout(_PATIENCE)
-        self._channel = Channel(self._socket.recv, self._socket.sendall)
+        end.settimeout(_PATIENCE)
+        self._channel = Channel(end.recv, end.sendall)
         self._answer("did not boot")
-        self.boot_seconds = time.monotonic() - begin
         there = self.ask("needs")
         self.has = tuple(need for need in NEEDS if need.name in there)
 
@@ -83,11 +76,6 @@ class Guest:
         done: tuple[int, str, str] = self.ask("run", list(arguments), seconds)
         return done
 
-    def python(self, program: str, seconds: float = 120) -> tuple[int, str, str]:
-        """Run a Python program there; its exit code, output and words."""
-        done: tuple[int, str, str] = self.ask("python", program, seconds)
-        return done
-
     def fetch(self, folder: str, target: Path) -> None:
         """Copy the files of a folder out of the guest, into a folder here."""
         files: dict[str, bytes] = self.ask("folder", folder)
@@ -96,7 +84,10 @@ class Guest:
 
     def ask(self, word: str, *arguments: Any, seen: Watch = lambda _seen: None) -> Any:
         """Ask the agent. Raises KsmtraceError as it was raised there, or if the guest is gone."""
-        self._channel.send((word, arguments))
+        try:
+            self._channel.send((word, arguments))
+        except OSError:
+            raise self._qemu.lost("was lost") from None
         return self._answer("was lost", seen)
 
     def _answer(self, otherwise: str, seen: Watch = lambda _seen: None) -> Any:
@@ -116,8 +107,6 @@ class Guest:
     def end(self) -> None:
         """Switch it off. Raises KsmtraceError if it ended badly."""
         self.ask("end")
-        self._socket.shutdown(socket.SHUT_RDWR)
-        self._socket.close()
         self._qemu.wait()
 
 
@@ -132,13 +121,9 @@ def booted(series: str, machine: Machine = LAB_MACHINE, *, bcc: bool = False) ->
         folder = Path(name)
         initramfs = folder / "initramfs.cpio"
         write_initramfs(initramfs, bcc=bcc)
-        qemu = Qemu(machine, kernel.image, initramfs, folder)
-        try:
-            guest = Guest(kernel, qemu)
+        with Qemu(machine, kernel.image, initramfs, folder) as qemu, qemu.connect() as end:
+            guest = Guest(kernel, qemu, end)
             # QEMU has read it.
             initramfs.unlink()
             yield guest
             guest.end()
-        finally:
-            if qemu.process.poll() is None:
-                qemu.kill()

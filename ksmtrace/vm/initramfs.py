@@ -6,6 +6,8 @@ built or fetched for it, and what is tested there is what is here.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -79,7 +81,7 @@ def _packages(archive: CpioWriter) -> Iterator[Path]:
     for name in PACKAGES:
         spec = find_spec(name)
         if spec is None or not spec.submodule_search_locations:
-            continue
+            raise KsmtraceError(f"the Python package {name} is not installed", "pip install it")
         folder = Path(spec.submodule_search_locations[0])
         yield from _tree(archive, folder, f"{SITE}/{name}")
         for beside in (
@@ -124,11 +126,8 @@ def _tree(archive: CpioWriter, folder: Path, name: str) -> Iterator[Path]:
 
 def _libraries(binaries: Iterable[Path]) -> set[Path]:
     """The shared libraries outside of Python's packages that some binaries need, by the loader."""
-    done = subprocess.run(
-        ["ldd", *map(str, binaries), str(_libbpf())], capture_output=True, text=True, check=False
-    )
     found = set()
-    for line in done.stdout.splitlines():
+    for line in _told("ldd", *map(str, binaries), str(_libbpf())).splitlines():
         if line.endswith(":"):
             continue
         words = line.split()
@@ -138,10 +137,22 @@ def _libraries(binaries: Iterable[Path]) -> set[Path]:
     return found
 
 
+def _told(*command: str) -> str:
+    """What one of the loader's tools prints. Raises KsmtraceError (host cannot)."""
+    # The loader's own tools lie where only root looks by default.
+    tool = shutil.which(command[0], path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if tool is None:
+        raise KsmtraceError(
+            f"there is no {command[0]} here, which a guest's files are found with",
+            "apt install libc-bin",
+            Exit.HOST_CANNOT,
+        )
+    return subprocess.run([tool, *command[1:]], capture_output=True, text=True, check=False).stdout
+
+
 def _library(name: str) -> Path | None:
     """Where the loader finds a shared library."""
-    told = subprocess.run(["ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
-    for line in told.splitlines():
+    for line in _told("ldconfig", "-p").splitlines():
         known, _, place = line.strip().partition(" => ")
         if known.startswith(f"{name} "):
             return Path(place)

@@ -10,11 +10,13 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.kernel.releases import parse_release
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PATIENCE = 300
@@ -35,7 +37,11 @@ class KernelPackage:
     @property
     def image(self) -> Path:
         """The kernel's image."""
-        return next(iter(sorted(self.folder.glob("boot/vmlinuz-*"))))
+        for image in sorted(self.folder.glob("boot/vmlinuz-*")):
+            return image
+        raise KsmtraceError(
+            f"{self.folder} holds no kernel image", f"rm -r {self.folder}, and try again"
+        )
 
 
 def cache() -> Path:
@@ -59,16 +65,19 @@ def kernel_package(series: str) -> KernelPackage:
     folder = cache() / "kernels"
     try:
         name = _resolve(series)
-        version = _candidate(name)
+        target = folder / f"{name}_{_candidate(name)}"
+        if not target.is_dir():
+            _fetch(name, target)
+        return _unpacked(series, target)
     except KsmtraceError as error:
-        kept = list(_kept(folder, series))
-        if kept:
-            return kept[-1]
-        raise error from None
-    target = folder / f"{name}_{version}"
-    if not target.is_dir():
-        _fetch(name, target)
-    return _unpacked(series, target)
+        kept = max(_kept(folder, series), key=lambda one: parse_release(one.version), default=None)
+        if kept is None:
+            raise
+        print(
+            f"ksmtrace: Linux {kept.version} is used, which was fetched before: {error.message}",
+            file=sys.stderr,
+        )
+        return kept
 
 
 def _resolve(series: str) -> str:
@@ -107,9 +116,12 @@ def _fetch(package: str, target: Path) -> None:
         for archive in part.glob("*.deb"):
             _apt("dpkg-deb", "-x", str(archive), str(part))
             archive.unlink()
-        if target.is_dir():
-            return
-        part.rename(target)
+        try:
+            part.rename(target)
+        except OSError:
+            # Somebody else was first.
+            if not target.is_dir():
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
@@ -128,12 +140,13 @@ def _unpacked(series: str, target: Path) -> KernelPackage:
 def _apt(*command: str, cwd: Path | None = None, may_fail: bool = False) -> str:
     try:
         done = subprocess.run(
-            command, cwd=cwd, capture_output=True, text=True, timeout=_PATIENCE, check=False
-        )
+            command, cwd=cwd, env={**os.environ, "LC_ALL": "C"},
+            capture_output=True, text=True, timeout=_PATIENCE, check=False,
+        )  # fmt: skip
     except FileNotFoundError:
         raise KsmtraceError(
             f"there is no {command[0]} here, which fetches other kernels",
-            "use Debian or Ubuntu",
+            "use Debian",
             Exit.HOST_CANNOT,
         ) from None
     except subprocess.TimeoutExpired:

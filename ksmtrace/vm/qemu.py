@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
 from ksmtrace.vm.agent import ENDED
@@ -20,6 +21,8 @@ from ksmtrace.vm.agent import ENDED
 _QEMU = "qemu-system-x86_64"
 _BOOT_PATIENCE = 90.0
 _END_PATIENCE = 20.0
+_WITH_US = ("setpriv", "--pdeathsig", "KILL", "nice", "-n", "5")
+"""However the thread that started it ends, QEMU ends with it; others have the processor first."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Qemu:
         serials = (f"file:{self.console}", f"unix:{self._socket},server=on,wait=off")
         with self._words.open("wb") as words:
             self.process = subprocess.Popen(
-                ["nice", "-n", "5", *command_line(machine, kernel, initramfs, serials, swap)],
+                [*_WITH_US, *command_line(machine, kernel, initramfs, serials, swap)],
                 stdin=subprocess.DEVNULL,
                 stdout=words,
                 stderr=words,
@@ -140,6 +143,13 @@ class Qemu:
         text = self.console.read_text(errors="replace")
         if status or f"{ENDED} 0" not in text:
             raise self.lost("ended badly")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.kill()
 
     def kill(self) -> None:
         """End it at once."""

@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.events.registry import TRACEPOINTS
 from ksmtrace.kernel.releases import Profile, running_profile
 from ksmtrace.lab import operations as op
@@ -96,9 +97,10 @@ class Trial:
 
     @property
     def agrees(self) -> bool:
-        """Whether nothing differed from the model with any backend."""
+        """Whether something was compared, and nothing differed from the model anywhere."""
         tallies = [trial.tally for trial in self.backends.values()]
-        return not any(tally.failures or tally.disappointments for tally in tallies)
+        differ = any(tally.failures or tally.disappointments for tally in tallies)
+        return self.best.tally.scenarios > 0 and not differ
 
     def told(self) -> dict[str, Any]:
         """As plain data, for a table of kernels."""
@@ -153,6 +155,13 @@ def try_kernel(
             for kind in seen.events["kind"]
         }
         trial.events = [kind.name for kind in TRACEPOINTS if kind.id in ids]
+    if not any(trial.able for trial in trials.values()):
+        reasons = "; ".join(dict.fromkeys(trial.why for trial in trials.values()))
+        raise KsmtraceError(
+            f"no capture backend works on Linux {kernel.profile.name}: {reasons}",
+            "see ksmtrace doctor there",
+            Exit.HOST_CANNOT,
+        )
     return Trial(kernel.profile, trials, kept)
 
 

@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
@@ -171,17 +171,22 @@ class TwoGuests:
         """See Maker."""
         from library.guests import running
 
-        with _cgroup("lab"), tempfile.TemporaryDirectory(prefix="ksmtrace-guests-") as folder:
-            recorder = _started(target, *self.options)
-            first, second = (Path(folder) / name for name in self.names)
-            with running(self.series, first) as guest, running(self.series, second) as other:
-                guest.boot()
-                time.sleep(self.seconds / 4)
-                other.boot()
-                time.sleep(self.seconds)
-                recorder.terminate()
-                if recorder.wait():
-                    raise KsmtraceError("ksmtrace record failed; what it said is above")
+        with ExitStack() as stack:
+            stack.enter_context(_cgroup("lab"))
+            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="ksmtrace-guests-"))
+            first, second = (
+                stack.enter_context(running(self.series, Path(folder) / name))
+                for name in self.names
+            )
+            # Only now, and ended before anything else: it holds the knobs.
+            recorder = stack.enter_context(_recording(target, *self.options))
+            first.boot()
+            time.sleep(self.seconds / 4)
+            second.boot()
+            time.sleep(self.seconds)
+            recorder.terminate()
+            if recorder.wait(60):
+                raise KsmtraceError("ksmtrace record failed; what it said is above")
 
 
 def recorded_facts(path: Path) -> dict[str, object]:
@@ -211,15 +216,21 @@ def _wait_until_all_have_ended() -> None:
         time.sleep(0.1)
 
 
-def _started(target: Path, *options: str) -> subprocess.Popen[bytes]:
-    """A recorder that has begun to record."""
+@contextmanager
+def _recording(target: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A recorder that has begun to record; it ends with the block, if it has not before."""
     recorder = subprocess.Popen([str(KSMTRACE), "record", "-o", str(target), *options])
-    deadline = time.monotonic() + 30
-    while not any(target.parent.glob(f"*{target.name}*")):
-        if recorder.poll() is not None or time.monotonic() > deadline:
-            raise KsmtraceError("ksmtrace record did not start; what it said is above")
-        time.sleep(0.01)
-    return recorder
+    try:
+        deadline = time.monotonic() + 30
+        while not any(target.parent.glob(f"*{target.name}*")):
+            if recorder.poll() is not None or time.monotonic() > deadline:
+                raise KsmtraceError("ksmtrace record did not start; what it said is above")
+            time.sleep(0.01)
+        yield recorder
+    finally:
+        if recorder.poll() is None:
+            recorder.terminate()
+            recorder.wait(60)
 
 
 @contextmanager

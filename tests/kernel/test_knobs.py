@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel import knobs
 from ksmtrace.kernel.host import boot_id
-from ksmtrace.kernel.knobs import changed, parse_assignments, recover
+from ksmtrace.kernel.knobs import changed, in_order, parse_assignments, recover
 from ksmtrace.kernel.sysfs import KNOBS_BY_NAME
 
 BEFORE = {
@@ -116,6 +116,14 @@ def test_the_advisor_is_set_first_and_run_last(ksm: Path, run: Path, writes: lis
         writes.clear()
     assert (writes[0], writes[-1]) == ("advisor_mode", "run")
     assert state(ksm) == BEFORE
+
+
+def test_the_advisor_s_own_knobs_are_set_before_its_mode_which_takes_one_over() -> None:
+    # Entering the mode sets pages_to_scan to what advisor_min_pages_to_scan is then (6.8).
+    mixed = ["run", "pages_to_scan", "advisor_mode", "advisor_min_pages_to_scan"]
+    assert in_order(mixed) == [
+        "advisor_min_pages_to_scan", "advisor_mode", "pages_to_scan", "run",
+    ]  # fmt: skip
 
 
 def test_pages_to_scan_is_left_to_an_advisor_that_was_at_work(ksm: Path, run: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -16,19 +15,6 @@ from ksmtrace.vm.qemu import qemu_obstacles
 from tests.support.kernels import SERIES, Visited, visit
 
 _reasons: dict[str, str] = {}
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    if not any(here in item.path.parents for item in items):
-        return
-    for series in SERIES:
-        if reason := _obstacle(series):
-            _reasons[series] = reason
-    for item in items:
-        series = getattr(item, "callspec", None) and item.callspec.params.get("series")  # type: ignore[attr-defined]
-        if here in item.path.parents and series in _reasons:
-            item.add_marker(pytest.mark.skip(reason=f"Linux {series}: {_reasons[series]}"))
 
 
 def _obstacle(series: str) -> str | None:
@@ -53,8 +39,9 @@ def pytest_unconfigure() -> None:
 @pytest.fixture(scope="session")
 def visits() -> Iterator[dict[str, Visited]]:
     """Every kernel booted and tried, side by side: each guest has a processor of its own."""
+    _reasons.update({series: why for series in SERIES if (why := _obstacle(series))})
     wanted = [series for series in SERIES if series not in _reasons]
-    with ExitStack() as stack, ThreadPoolExecutor(len(wanted)) as pool:
+    with ThreadPoolExecutor(max(len(wanted), 1)) as pool, ExitStack() as stack:
 
         def boot_and_visit(series: str) -> Visited:
             return visit(stack.enter_context(booted(series)))
@@ -71,4 +58,6 @@ def series(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def visited(series: str, visits: dict[str, Visited]) -> Visited:
     """Its kernel."""
+    if series in _reasons:
+        pytest.skip(f"Linux {series}: {_reasons[series]}")
     return visits[series]

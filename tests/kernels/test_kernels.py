@@ -24,8 +24,6 @@ SEEN = {
     },
 }  # fmt: skip
 SEEN["6.12"] = {*SEEN["6.1"], "ksm_advisor"}
-NEEDS_MORE = {"numa_trees"}
-"""Switches that one NUMA node can't tell apart."""
 WORKLOAD = """
 from ksmtrace.lab.workload import mergeable_memory, page_of
 memory = mergeable_memory(211)
@@ -39,7 +37,7 @@ def test_the_guest_runs_the_distribution_s_present_kernel(visited: Visited, seri
     status, told, words = visited.guest.run("kernels", "host", "--json")
     assert status == 0, words
     assert json.loads(told)["release"] == series
-    assert visited.guest.profile.name == visited.trial.profile.name
+    assert json.loads(told)["version"] == visited.guest.kernel.version
 
 
 def test_every_backend_that_can_exist_there_works(visited: Visited, series: str) -> None:
@@ -58,7 +56,7 @@ def test_the_model_agrees_in_every_counter_and_event(visited: Visited) -> None:
         print(to_toml(failure.scenario))
     assert not tally.failures
     assert not tally.disappointments
-    assert tally.scenarios > RANDOM + len(list(SCENARIOS.glob("*.toml"))) // 2
+    assert tally.scenarios > RANDOM + len(SCENARIOS) * 3 // 4
     assert tally.events > 2000
 
 
@@ -72,8 +70,7 @@ def test_each_switch_of_the_profile_set_otherwise_is_noticed(visited: Visited) -
     assert not tells_apart(trial.kept, trial.profile)
     others = list(inversions(trial.profile))
     assert len(others) > 15
-    unnoticed = [name for name, other in others if not tells_apart(trial.kept, other)]
-    assert {name.partition(" = ")[0] for name in unnoticed} <= NEEDS_MORE
+    assert not [name for name, other in others if not tells_apart(trial.kept, other)]
 
 
 def test_the_doctor_says_what_works_there_and_what_does_not(visited: Visited, series: str) -> None:
@@ -94,13 +91,14 @@ def test_record_chooses_the_backend_by_itself_and_its_recording_is_right(
         visited.guest, Target(target), "--run", "--set", "pages_to_scan=10000",
         "--", "python3", "-c", program,
     )  # fmt: skip
-    assert f"{BACKENDS[series][0]}" in words
+    assert f"backend {BACKENDS[series][0]}: the best that works here" in words
     recording = ksmtrace.open(target)
     assert recording.lost == 0
     assert recording.manifest["backend"] == BACKENDS[series][0]
     assert recording.manifest["kernel"].startswith(series)
     pages = recording.pages
-    assert len(pages[pages["process"].notna()] if "process" in pages else pages) >= 211
+    assert len(pages) == 211
+    assert pages["tgid"].nunique() == 1
     last = recording.counters.dropna(subset=["pages_shared"])
     assert last["pages_shared"].max() == 7
     assert last["pages_sharing"].max() == 204

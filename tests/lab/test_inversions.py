@@ -1,7 +1,14 @@
 from __future__ import annotations
 
-from ksmtrace.kernel.releases import profile
-from ksmtrace.lab.inversions import NOT_SEEN_IN_A_LAB, inversions, tells_apart
+from dataclasses import fields
+
+from ksmtrace.kernel.releases import Behaviour, profile
+from ksmtrace.lab.inversions import (
+    _PARTS_OF,
+    NOT_SEEN_IN_A_LAB,
+    inversions,
+    tells_apart,
+)
 from ksmtrace.lab.on_model import perform_on_model
 from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.run import SHIPPED
@@ -15,6 +22,12 @@ def test_each_inversion_changes_one_switch_and_has_its_name() -> None:
         changed = {switch for switch in was if was[switch] != now[switch]}
         assert changed == {name.partition(" = ")[0]}
         assert not changed & NOT_SEEN_IN_A_LAB.keys()
+
+
+def test_what_is_exempt_is_a_switch() -> None:
+    switches = {field.name for field in fields(Behaviour)}
+    assert NOT_SEEN_IN_A_LAB.keys() <= switches
+    assert {*_PARTS_OF, *_PARTS_OF.values()} <= switches
 
 
 def test_what_a_kernel_does_not_have_is_not_inverted() -> None:

@@ -43,7 +43,15 @@ def test_a_family_names_all_that_its_scenarios_need(family: Family) -> None:
 
 @pytest.mark.parametrize(
     ("nodes", "lacking"),
-    [("0", True), ("0-1", False), ("0,1", False), ("0-3", True), ("1", True), ("", True)],
+    [
+        ("0", True),
+        ("0-1", False),
+        ("0,1", False),
+        ("0-3", False),
+        ("0,2-3", True),
+        ("1", True),
+        ("", True),
+    ],
 )
 def test_two_nodes_with_memory_are_needed(
     nodes: str, lacking: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -11,7 +11,12 @@ from ksmtrace.vm.guest import Guest
 from ksmtrace.vm.trial import Trial, can_be_performed, try_kernel
 
 SERIES = ("6.1", "6.12")
-SCENARIOS = Path(__file__).parents[1] / "scenarios"
+_TESTS = Path(__file__).parents[1]
+SCENARIOS = [
+    path
+    for folder in ("scenarios", "kernels/scenarios")
+    for path in sorted((_TESTS / folder).glob("*.toml"))
+]
 RANDOM = 24
 """Random scenarios a kernel, beside the written ones; `make test-kernels` does many more."""
 
@@ -26,7 +31,7 @@ class Visited:
 
 def visit(guest: Guest) -> Visited:
     """Try a guest's kernel."""
-    written = map(read_scenario, sorted(SCENARIOS.glob("*.toml")))
+    written = map(read_scenario, SCENARIOS)
     able = [
         scenario for scenario in written if can_be_performed(scenario, guest.profile, guest.has)
     ]

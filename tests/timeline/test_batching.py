@@ -47,7 +47,7 @@ from tests.support.watched_model import truth_of
 SETTINGS = settings(max_examples=15, deadline=None)
 PAGE = 4096
 
-# What moves is told otherwise, see test_truth.
+# Whoever keeps the truth does not follow KSM pages that move.
 STAYING = st.sampled_from([family.name for family in FAMILIES if not family.needs])
 
 

@@ -72,6 +72,18 @@ def test_without_a_network_what_was_fetched_before_serves(apt: Callable[..., Pat
 
 
 @pytest.mark.skipif(os.uname().machine != "x86_64", reason="the stand-ins answer for amd64")
+def test_an_update_that_can_not_be_fetched_leaves_the_newest_kept_one(
+    apt: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for patch in (9, 117, 20):
+        apt(cache=APT_CACHE.replace("6.12.117", f"6.12.{patch}"))
+        kernel_package("6.12")
+    apt(cache=APT_CACHE.replace("6.12.117", "6.12.118"), get="exit 100")
+    assert kernel_package("6.12").version == "6.12.117"
+    assert "Linux 6.12.117 is used, which was fetched before" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the stand-ins answer for amd64")
 @pytest.mark.parametrize("broken", ["get", "deb"])
 def test_a_failed_download_says_so_and_leaves_nothing(
     apt: Callable[..., Path], broken: str
