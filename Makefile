@@ -20,7 +20,7 @@ demo: .venv/.set-up-use	## set up, trace the real ksmd on a small workload, repo
 	@$(PY) -m ksmtrace.cli.demo
 
 .PHONY: test
-test: .venv/.set-up-dev	## set up, then lint, types and all tests, live ones where possible
+test: .venv/.set-up-dev	## set up; lint, types, all tests, live where possible
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@$(PY) -m mypy
 	@$(PY) -m pytest
@@ -50,16 +50,16 @@ bench-timeline: .venv/.set-up-dev	## from ten million events on disk to all tabl
 	@$(PY) bench/live_timeline.py
 
 .PHONY: test-kernels
-test-kernels: .venv/.set-up-dev	## 6.1, 6.12 and this host: every backend, 700 scenarios each (root for the host's)
+test-kernels: .venv/.set-up-dev	## 6.1, 6.12 and this host, 800 scenarios each (root)
 	@$(PY) bench/kernels.py --write; status=$$?; $(PY) scripts/generate.py; exit $$status
 
 .PHONY: vm
-vm: .venv/.set-up-dev	## boot a kernel and run a scenario step by step: make vm KERNEL=6.12 SCENARIO=forks
+vm: .venv/.set-up-dev	## KERNEL=6.1 SCENARIO=forks: boot it, run it step by step
 	@$(PY) -m ksmtrace.cli.main lab run --step --on vm:$(or $(KERNEL),6.12) --on model \
 		$(or $(SCENARIO),why-two-scans)
 
 .PHONY: corruptions
-corruptions: .venv/.set-up-dev	## spoil recordings in many ways; how many are found by replay --check?
+corruptions: .venv/.set-up-dev	## spoil recordings: does replay --check find it?
 	@$(PY) bench/corruptions.py
 	@$(PY) bench/corruptions_predicted.py
 
@@ -68,7 +68,7 @@ fidelity: .venv/.set-up-dev	## the model against the real ksmd, 2,100 random sce
 	@$(PY) bench/fidelity.py
 
 .PHONY: recordings
-recordings: .venv/.set-up-dev	## make the library of recordings anew, or ONLY="some of them" (root)
+recordings: .venv/.set-up-dev	## make the recordings anew, or ONLY="some" (root)
 	@$(PY) scripts/recordings.py $(ONLY)
 
 .PHONY: clean

@@ -77,7 +77,7 @@ def try_place(place: str, small: int, large: int, each: Callable[[], None]) -> O
         trial = try_kernel(kernel, [*written, *drawn], few, each=each)
     noticed = {}
     unnoticed = []
-    for name, other in inversions(trial.profile):
+    for name, other in inversions(trial.profile, kernel.has):
         by = tells_apart(trial.kept, other)
         if by:
             noticed[name] = by

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from ksmtrace.lab.run import Run
     from ksmtrace.lab.where import Where
     from ksmtrace.recording.target import Target
+    from ksmtrace.vm.packages import KernelPackage
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -85,7 +86,11 @@ def _on_real(args: argparse.Namespace) -> Callable[[Where, Plan, Watch], Perform
     def perform(place: Where, plan: Plan, watch: Watch) -> Performance:
         from ksmtrace.recording.target import Target
 
-        target = Target(args.record, force=args.force) if args.record is not None else None
+        target = (
+            Target(args.record, force=args.force, option="--record")
+            if args.record is not None
+            else None
+        )
         if args.step:
             watch = _stepping(plan, watch)
         performer = _in_guest if place.series else _on_host
@@ -118,8 +123,11 @@ def _in_guest(
     from ksmtrace.vm.record import perform_and_record
 
     assert place.series is not None
-    print(f"ksmtrace: booting Linux {place.series} in QEMU, some 15 s", file=sys.stderr)
-    with booted(place.series) as guest:
+
+    def announce(kernel: KernelPackage) -> None:
+        print(f"ksmtrace: booting Linux {kernel.version} in QEMU, some 15 s", file=sys.stderr)
+
+    with booted(place.series, found=announce) as guest:
         guest.stage(backend)
         version = guest.kernel.version
         print(f"ksmtrace: {version}: events by {guest.backend}, {guest.why}", file=sys.stderr)

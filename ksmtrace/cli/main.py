@@ -66,6 +66,20 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _parsed(parser: argparse.ArgumentParser, arguments: list[str]) -> argparse.Namespace:
+    """The arguments, options and others in any order, except where all that follows is a command.
+
+    argparse alone takes what may be left out as left out once an option has come.
+    """
+    known = next((a for a in parser._actions if isinstance(a, argparse._SubParsersAction)), None)  # noqa: SLF001 argparse has no other way
+    child = known.choices.get(arguments[0]) if known is not None and arguments else None
+    if child is None or any(a.nargs == argparse.REMAINDER for a in child._actions):  # noqa: SLF001 as above
+        return parser.parse_args(arguments)
+    args: argparse.Namespace = child.parse_intermixed_args(arguments[1:])
+    args.verb = arguments[0]
+    return args
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit code."""
     # numpy's linear algebra, which nothing here uses, would start a thread a core at import.
@@ -73,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Arrow's own allocator keeps what it was given; a recorder shall stay small.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
     parser = build_parser()
-    args = parser.parse_args(arguments)
+    args = _parsed(parser, list(sys.argv[1:] if arguments is None else arguments))
     if args.verb is None:
         parser.print_help()
         return Exit.USAGE

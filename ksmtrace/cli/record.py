@@ -1,7 +1,7 @@
 """record: trace KSM on this host into a recording
 
-Attaches to the ksm tracepoints, samples the counters beside them and writes
-a folder that `ksmtrace report` and pandas read. Changes nothing on the host
+Attaches to KSM's tracepoints (before Linux 6.4: to its functions), samples the
+counters beside them and writes a folder that `ksmtrace report` and pandas read. Changes nothing on the host
 unless --set or --run ask for it; both are undone at the end.
 
 examples:

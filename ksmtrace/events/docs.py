@@ -35,7 +35,7 @@ def _lines() -> Iterator[str]:
 
 
 def _kind(kind: EventKind) -> Iterator[str]:
-    since = f"since Linux {kind.since}" if kind.since else "made by ksmtrace"
+    since = f"a tracepoint since Linux {kind.since}" if kind.since else "made by ksmtrace"
     yield f"## {kind.id}: `{kind.name}`"
     yield ""
     yield f"{kind.meaning[0].upper()}{kind.meaning[1:]} ({since})."

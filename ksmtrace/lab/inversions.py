@@ -5,13 +5,14 @@ A comparison that agrees proves a switch only if it would have disagreed with an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import fields, replace
 from typing import get_args, get_type_hints
 
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.kernel.releases import Behaviour, Profile
 from ksmtrace.lab.compare import compare
+from ksmtrace.lab.needs import NEEDS, TWO_NODES, Need
 from ksmtrace.lab.on_model import ModelStage
 from ksmtrace.lab.performance import Performance
 from ksmtrace.lab.plan import Plan
@@ -26,18 +27,23 @@ NOT_SEEN_IN_A_LAB = {
 _ABSENT = "absent"
 _PARTS_OF = {"drop_clears_merge_any": "merge_any"}
 """Switches that mean nothing where another is absent."""
+_SEEN_WITH = {"numa_trees": TWO_NODES}
+"""What a machine must have for a switch to be seen there."""
 
 
-def inversions(profile: Profile) -> Iterator[tuple[str, Profile]]:
+def inversions(profile: Profile, has: Collection[Need] = NEEDS) -> Iterator[tuple[str, Profile]]:
     """The profile with each switch that a lab can see set to each other value; named.
 
-    What a kernel doesn't have has no counter or call there by which it could be noticed.
+    has: what the lab's machine has that not every one has. What a kernel doesn't have has no
+    counter or call there by which it could be noticed.
     """
     types = get_type_hints(Behaviour)
     for field in fields(Behaviour):
         now = getattr(profile.behaviour, field.name)
         whole = getattr(profile.behaviour, _PARTS_OF.get(field.name, field.name))
         if field.name in NOT_SEEN_IN_A_LAB or whole == _ABSENT:
+            continue
+        if field.name in _SEEN_WITH and _SEEN_WITH[field.name] not in has:
             continue
         for value in get_args(types[field.name]) or (False, True):
             if value != now:

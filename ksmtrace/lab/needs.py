@@ -33,7 +33,7 @@ def _no_second_node() -> list[Obstacle]:
     return [
         Obstacle(
             "there are no two NUMA nodes with memory",
-            "run it on a machine that has them, or in a guest: qemu -numa node,memdev=...",
+            "run it on a machine that has them, or in a guest: --on vm:6.12",
         )
     ]
 
@@ -50,7 +50,11 @@ def _numbers(text: str) -> set[int]:
 def _no_swap() -> list[Obstacle]:
     found = []
     if len(_text(_SWAPS).splitlines()) < 2:
-        found.append(Obstacle("there is no swap", "mkswap and swapon a disk"))
+        found.append(
+            Obstacle(
+                "there is no swap", "mkswap and swapon a disk, or run it in a guest: --on vm:6.12"
+            )
+        )
     if "memory" not in _text(CGROUPS / "cgroup.controllers").split():
         found.append(
             Obstacle(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ksmtrace.errors import Exit, KsmtraceError
@@ -38,6 +39,10 @@ def parse_where(text: str) -> Where:
         return Where(text, running_profile(), real=False)
     scanner, colon, release = text.partition(":")
     if scanner == VM and release:
+        if not re.fullmatch(r"\d{1,3}\.\d{1,3}", release):
+            raise KsmtraceError(
+                f"{text!r} names no kernel series", "write two numbers, as in vm:6.12", Exit.USAGE
+            )
         return Where(text, profile(release), real=True, series=release)
     if scanner != "ksm" or not colon or not release:
         raise KsmtraceError(f"{text!r} is neither a host nor a scanner", _HINT, Exit.USAGE)

@@ -44,10 +44,12 @@ def private_files() -> Iterator[None]:
 class Target:
     """A folder to be. force: an existing recording there is replaced, once the new one is sealed.
 
+    option: what names it on the command line.
+
     Raises KsmtraceError where it exists, is no recording, or can't be made.
     """
 
-    def __init__(self, path: Path, *, force: bool = False) -> None:
+    def __init__(self, path: Path, *, force: bool = False, option: str = "-o") -> None:
         self.path = path.absolute()
         self._hidden: Path | None = None
         self._replaced: Path | None = None
@@ -55,16 +57,18 @@ class Target:
             present = self.path.exists() or self.path.is_symlink()
         except OSError as error:
             raise KsmtraceError(
-                f"{path} can't be a recording's name: {error.strerror}", "choose another with -o"
+                f"{path} can't be a recording's name: {error.strerror}",
+                f"choose another with {option}",
             ) from None
         if present:
             if not os.access(self.path / MANIFEST, os.F_OK):
                 raise KsmtraceError(
-                    f"{path} exists and is not a recording", "choose another name with -o"
+                    f"{path} exists and is not a recording", f"choose another name with {option}"
                 )
             if not force:
                 raise KsmtraceError(
-                    f"{path} exists", "add --force to replace it, or choose another name with -o"
+                    f"{path} exists",
+                    f"add --force to replace it, or choose another name with {option}",
                 )
         if not self.path.parent.is_dir():
             raise KsmtraceError(
@@ -72,7 +76,8 @@ class Target:
             )
         if not os.access(self.path.parent, os.W_OK | os.X_OK):
             raise KsmtraceError(
-                f"the folder {self.path.parent} can't be written", "choose another one with -o"
+                f"the folder {self.path.parent} can't be written",
+                f"choose another one with {option}",
             )
 
     def begin(self) -> Path:

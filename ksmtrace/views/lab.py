@@ -22,13 +22,13 @@ def render_lab(report: Mapping[str, Any]) -> RenderableType:
     """Counters after each scan side by side, the events, and the verdict; fits 80 columns."""
     parts: list[RenderableType] = [Text(clean(report["title"]), style="bold")]
     if report["about"]:
-        parts.append(Text(clean(report["about"])))
+        parts.append(Text(_in_one_line(report["about"])))
     before: dict[str, dict[str, int]] = {}
     for step in report["steps"]:
         parts.append(Text(""))
         parts.append(_head(step))
         if step["say"]:
-            parts.append(Padding(Text(clean(step["say"]), style="cyan"), (0, 0, 0, 2)))
+            parts.append(Padding(Text(_in_one_line(step["say"]), style="cyan"), (0, 0, 0, 2)))
         for seen in step["seen"]:
             parts += _seen(report["on"], seen, before)
             if seen["scan"] is not None:
@@ -36,6 +36,10 @@ def render_lab(report: Mapping[str, Any]) -> RenderableType:
     parts.append(Text(""))
     parts += _verdict(report)
     return Group(*parts)
+
+
+def _in_one_line(text: str) -> str:
+    return clean(" ".join(text.split()))
 
 
 def _head(step: Mapping[str, Any]) -> Text:

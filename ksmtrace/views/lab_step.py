@@ -22,7 +22,9 @@ def render_step(
     does_words = ", ".join(f"{key} = {_short(value)}" for key, value in does.items())
     lines = [f"{number:>3}  {does_words or '(nothing)'}"]
     if say:
-        lines += textwrap.wrap(clean(say), 78, initial_indent=_INDENT, subsequent_indent=_INDENT)
+        lines += textwrap.wrap(
+            clean(" ".join(say.split())), 78, initial_indent=_INDENT, subsequent_indent=_INDENT
+        )
     lines += [f"{_INDENT}{clean(line)}" for line in told]
     for name, (before, after) in changed.items():
         lines.append(f"       {name:<22} {'–' if before is None else before:>8} → {after}")

@@ -6,15 +6,18 @@ performed in the guest, what was observed is compared out here.
 
 from __future__ import annotations
 
+import fcntl
+import shutil
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel.releases import Profile, profile
+from ksmtrace.kernel.signals import signals_interrupt
 from ksmtrace.lab.needs import NEEDS
 from ksmtrace.lab.performance import Performance, Watch
 from ksmtrace.lab.plan import Plan
@@ -24,6 +27,7 @@ from ksmtrace.vm.packages import KernelPackage, kernel_package
 from ksmtrace.vm.qemu import LAB_MACHINE, Machine, Qemu
 
 _PATIENCE = 300.0
+_PREFIX, _LOCK = "ksmtrace-vm-", "lock"
 
 
 class Guest:
@@ -48,7 +52,11 @@ class Guest:
 
     def stage(self, backend: str = "auto") -> None:
         """Make its ksmd ready for scenarios, with this capture backend. Raises KsmtraceError."""
-        self.backend, self.why, _ = self.ask("stage", backend)
+        try:
+            self.backend, self.why, _ = self.ask("stage", backend)
+        except KsmtraceError as error:
+            told = error.message.replace("this host", f"Linux {self.kernel.version} in the guest")
+            raise KsmtraceError(told, error.hint, error.exit_code) from None
 
     def unstage(self) -> None:
         """Let go of its ksmd, so that other commands can have it."""
@@ -111,19 +119,48 @@ class Guest:
 
 
 @contextmanager
-def booted(series: str, machine: Machine = LAB_MACHINE, *, bcc: bool = False) -> Iterator[Guest]:
+def booted(
+    series: str,
+    machine: Machine = LAB_MACHINE,
+    *,
+    bcc: bool = False,
+    found: Callable[[KernelPackage], None] = lambda _kernel: None,
+) -> Iterator[Guest]:
     """A guest with the distribution's kernel of a series; it is switched off afterwards.
 
-    bcc: with what the bcc backend needs. Raises KsmtraceError.
+    bcc: with what the bcc backend needs. found: called with the kernel before it is booted. Raises
+    KsmtraceError.
     """
-    kernel = kernel_package(series)
-    with tempfile.TemporaryDirectory(prefix="ksmtrace-vm-") as name:
-        folder = Path(name)
+    with signals_interrupt(), _workplace() as folder:
+        kernel = kernel_package(series)
+        found(kernel)
         initramfs = folder / "initramfs.cpio"
-        write_initramfs(initramfs, bcc=bcc)
+        try:
+            write_initramfs(initramfs, bcc=bcc)
+        except OSError as error:
+            raise KsmtraceError(
+                f"a guest's files can't be written to {folder.parent}: {error.strerror}",
+                "free 1 GB there, or set TMPDIR",
+                Exit.HOST_CANNOT,
+            ) from None
         with Qemu(machine, kernel.image, initramfs, folder) as qemu, qemu.connect() as end:
             guest = Guest(kernel, qemu, end)
             # QEMU has read it.
             initramfs.unlink()
             yield guest
             guest.end()
+
+
+@contextmanager
+def _workplace() -> Iterator[Path]:
+    """A folder for a guest's files, gone afterwards. Those of killed runs are removed, too."""
+    base = Path(tempfile.gettempdir())
+    for left in base.glob(f"{_PREFIX}*"):
+        with suppress(OSError), (left / _LOCK).open("r") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as name:
+        folder = Path(name)
+        with (folder / _LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder

@@ -64,6 +64,7 @@ def kernel_package(series: str) -> KernelPackage:
         )
     folder = cache() / "kernels"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         name = _resolve(series)
         target = folder / f"{name}_{_candidate(name)}"
         if not target.is_dir():
@@ -78,6 +79,12 @@ def kernel_package(series: str) -> KernelPackage:
             file=sys.stderr,
         )
         return kept
+    except OSError as error:
+        raise KsmtraceError(
+            f"kernels can't be kept in {folder}: {error.strerror}",
+            "set KSMTRACE_CACHE to a folder with 300 MB free",
+            Exit.HOST_CANNOT,
+        ) from None
 
 
 def _resolve(series: str) -> str:
@@ -91,9 +98,16 @@ def _resolve(series: str) -> str:
                 return package
     raise KsmtraceError(
         f"the distribution has no kernel of the series {series} for virtual machines",
-        "run apt-get update, or see apt-cache search linux-image-cloud",
+        f"there are {', '.join(_all_series(arch)) or 'none: run apt-get update'}",
         Exit.HOST_CANNOT,
     )
+
+
+def _all_series(arch: str) -> list[str]:
+    """The series that the distribution has kernels for virtual machines of."""
+    names = _apt("apt-cache", "pkgnames", "linux-image-", may_fail=True).split()
+    found = (re.fullmatch(rf"linux-image-(\d+\.\d+)[.+].*-cloud-{arch}", name) for name in names)
+    return sorted({match[1] for match in found if match}, key=parse_release)
 
 
 def _candidate(package: str) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
+from ksmtrace.errors import KsmtraceError, Obstacle, host_cannot
 from ksmtrace.vm.agent import ENDED
 
 _QEMU = "qemu-system-x86_64"
@@ -127,11 +127,8 @@ class Qemu:
         """The error for a guest that is gone, with the last it said."""
         words = [_last_line(self._words), _last_line(self.console)]
         told = "; ".join(word for word in words if word)
-        return KsmtraceError(
-            f"the guest {what}" + (f": {told}" if told else ""),
-            "is there enough free memory?",
-            Exit.FAILED,
-        )
+        hint = "is there enough free memory?" if "memory" in told.lower() else None
+        return KsmtraceError(f"the guest {what}" + (f": {told}" if told else ""), hint)
 
     def wait(self) -> None:
         """Wait for the guest to switch itself off. Raises KsmtraceError if it ended badly."""

@@ -5,6 +5,7 @@ from dataclasses import fields
 from ksmtrace.kernel.releases import Behaviour, profile
 from ksmtrace.lab.inversions import (
     _PARTS_OF,
+    _SEEN_WITH,
     NOT_SEEN_IN_A_LAB,
     inversions,
     tells_apart,
@@ -27,7 +28,13 @@ def test_each_inversion_changes_one_switch_and_has_its_name() -> None:
 def test_what_is_exempt_is_a_switch() -> None:
     switches = {field.name for field in fields(Behaviour)}
     assert NOT_SEEN_IN_A_LAB.keys() <= switches
-    assert {*_PARTS_OF, *_PARTS_OF.values()} <= switches
+    assert {*_PARTS_OF, *_PARTS_OF.values(), *_SEEN_WITH} <= switches
+
+
+def test_what_takes_two_nodes_to_be_seen_is_not_asked_of_a_machine_with_one() -> None:
+    names = [name for name, _ in inversions(profile("6.12.117"), has=())]
+    assert "numa_trees = False" not in names
+    assert "numa_trees = False" in [name for name, _ in inversions(profile("6.12.117"))]
 
 
 def test_what_a_kernel_does_not_have_is_not_inverted() -> None:
