@@ -1,8 +1,9 @@
 """record: trace KSM on this host into a recording
 
 Attaches to KSM's tracepoints (before Linux 6.4: to its functions), samples the
-counters beside them and writes a folder that `ksmtrace report` and pandas read. Changes nothing on the host
-unless --set or --run ask for it; both are undone at the end.
+counters beside them and writes a folder that `ksmtrace report` and pandas read.
+Changes nothing on the host unless --set or --run ask for it; both are undone at
+the end.
 
 examples:
   sudo ksmtrace record -o vms.ksm --duration 60
