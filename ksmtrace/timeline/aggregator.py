@@ -37,7 +37,7 @@ from ksmtrace.timeline import ksm_pages, lives
 from ksmtrace.timeline.address_spaces import AddressSpaces
 from ksmtrace.timeline.growing import GrowingTable
 from ksmtrace.timeline.ksm_pages import KsmPages
-from ksmtrace.timeline.lives import Expiry, PageEvents, PageLives
+from ksmtrace.timeline.lives import WRITTEN, Expiry, PageEvents, PageLives
 from ksmtrace.timeline.sorting import Indices, Mask
 from ksmtrace.timeline.tables import HOW
 
@@ -201,6 +201,14 @@ class Aggregator:
         whence = chunk.source[chunk.begins]
         dead = np.flatnonzero(kind == KSM_REMOVE_KSM_PAGE.id)
         page, how = self._ksm_pages(events, about, rows, merges, dead, whence)
+        # Who writes to a KSM page that was made under our eyes, and was not merged with it since,
+        # only shared its frame by a fork: that mapping was never one of ksmd's.
+        never = (how == _HOW["before"]) & (chunk.events.what[chunk.begins] == WRITTEN)
+        never &= page >= 0
+        never[never] = self.ksm_pages.table["born"][page[never]] >= 0
+        if never.any():
+            chunk, page, how = chunk.without(never), page[~never], how[~never]
+            whence = chunk.source[chunk.begins]
         died = self.ksm_pages.table
         spaces_table = self.spaces.table
         first_life = len(self.lives.table)

@@ -7,7 +7,7 @@ page was found dead, its address space exited, or ksmd met the page unmerged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -355,6 +355,12 @@ class Chunk:
     follows: Mask
     unborn: Indices
     begins: Indices
+
+    def without(self, begins: Mask) -> Chunk:
+        """The chunk where some of its beginnings are none after all."""
+        rows = self.by_page[self.unborn] - (len(self.code) - len(self.events.key))
+        kept = ~np.isin(rows, self.begins[begins])
+        return replace(self, unborn=self.unborn[kept], begins=self.begins[~begins])
 
     def first_of_page(self) -> Indices:
         """For each sorted row the first with its page."""

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ksmtrace.kernel.releases import fork_counts_afresh
 from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.context import Context
 from ksmtrace.timeline.convergence import FRACTIONS, Growth, growth
@@ -26,6 +27,9 @@ from ksmtrace.timeline.tables import frame, whole
 Numbers = npt.NDArray[np.int64]
 U64 = npt.NDArray[np.uint64]
 _SAMPLED = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
+COPIED_BY_FORK = ("ksm_rmap_items", "ksm_merging_pages", "ksm_process_profit")
+"""What of ksm_stat a child of an older kernel has from its parent. Inherited zero pages are there,
+so that `ksm_zero_pages` is right."""
 
 
 @dataclass(frozen=True)
@@ -143,13 +147,33 @@ def _last_samples(stream: Aggregator, context: Context) -> dict[str, pd.arrays.I
     count = len(stream.spaces.table)
     space = spaces_at(stream.spaces.table, samples.tgid, samples.ts)
     columns = {}
+    copied = holds_parents_counts(stream, context, samples.tgid, samples.ts)
     for name in _SAMPLED:
         values = np.full(count, np.nan)
         known = (space >= 0) & np.isfinite(samples.counters[name])
+        if name in COPIED_BY_FORK:
+            known &= ~copied
         # In time's order: the last one stays.
         values[space[known]] = samples.counters[name][known]
         columns[name] = whole(values)
     return columns
+
+
+def holds_parents_counts(
+    stream: Aggregator, context: Context, tgid: npt.NDArray[np.integer], ts: U64
+) -> npt.NDArray[np.bool_]:
+    """Which samples of ksm_stat also hold what a parent had merged when it forked.
+
+    Up to Linux 6.18 (6.12.117) a forked child begins with its parent's numbers, though none of
+    its pages has been counted: what of them is its own can't be told (`COPIED_BY_FORK`).
+    """
+    if fork_counts_afresh(str(context.manifest.get("kernel"))):
+        return np.zeros(len(tgid), np.bool_)
+    spaces = stream.spaces.table
+    space = spaces_at(spaces, tgid, ts)
+    copied = space >= 0
+    copied[copied] = spaces["parent_tgid"][space[copied]] > 0
+    return copied
 
 
 @dataclass(frozen=True)
@@ -209,7 +233,8 @@ def process_history(
     samples = context.processes
     space = spaces_at(stream.spaces.table, samples.tgid, samples.ts)
     profits = samples.counters["ksm_process_profit"]
-    known = np.flatnonzero((space >= 0) & np.isfinite(profits))
+    copied = holds_parents_counts(stream, context, samples.tgid, samples.ts)
+    known = np.flatnonzero((space >= 0) & np.isfinite(profits) & ~copied)
     sampled = _packed(space[known], index.at(samples.ts[known]))
     # In time's order: of one scan's samples the last one counts.
     order = np.argsort(sampled, kind="stable")

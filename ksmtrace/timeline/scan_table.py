@@ -7,11 +7,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from ksmtrace.timeline.aggregator import Aggregator
-from ksmtrace.timeline.context import Context
-from ksmtrace.timeline.scans import Scans
+from ksmtrace.timeline.context import Context, Samples
+from ksmtrace.timeline.scans import Scan, Scans
 from ksmtrace.timeline.tables import HOW, frame
 
 Numbers = npt.NDArray[np.int64]
+_VISITS = ("pages_scanned", "pages_skipped")
 _KINDS = {name: code for code, name in enumerate(HOW)}
 
 
@@ -80,7 +81,11 @@ def merge_counts(how: Numbers) -> dict[str, npt.ArrayLike]:
 
 
 def _sampled(context: Context, index: Scans) -> dict[str, list[float | int | None]]:
-    """What the samples taken after each scan say, and what changed since the one before."""
+    """What the samples taken after each scan say, and what changed since the one before.
+
+    Visits are told only of a scan with a sample at either end: where one was missed or came late,
+    the change is no longer that of one scan.
+    """
     host = context.host
     count = len(index.scans)
     sharing, zero = host.counters["pages_sharing"], host.counters["ksm_zero_pages"]
@@ -88,8 +93,7 @@ def _sampled(context: Context, index: Scans) -> dict[str, list[float | int | Non
     ended = [(s.end_ns, s.number) for s in index.scans if s.end_ns is not None]
     ends = np.array([end for end, _ in ended], np.uint64)
     columns: dict[str, list[float | int | None]] = {
-        name: [None] * count
-        for name in ("pages_saved", "saved_bytes", "ksmd_cpu_s", "pages_scanned", "pages_skipped")
+        name: [None] * count for name in ("pages_saved", "saved_bytes", "ksmd_cpu_s", *_VISITS)
     }
     before = 0
     for i in range(1, len(host)):
@@ -100,23 +104,39 @@ def _sampled(context: Context, index: Scans) -> dict[str, list[float | int | Non
             before = i
             continue
         number = ended[at][1]
+        if _spans(host, before, i, index.scans[number : number + 2]):
+            for counter in _VISITS:
+                change = host.counters[counter][i] - host.counters[counter][before]
+                columns[counter][number] = int(change) if np.isfinite(change) else None
         # What a step of the lab does between two scans is no scan's doing.
         later = host.reason[i] == "step" and columns["pages_saved"][number] is not None
         if np.isfinite(saved[i]) and not later:
             columns["pages_saved"][number] = int(saved[i])
             columns["saved_bytes"][number] = int(saved[i]) * context.page_bytes
-        for name, counter, unit in (
-            ("ksmd_cpu_s", "ksmd_cpu_ns", 1e9),
-            ("pages_scanned", "pages_scanned", 1),
-            ("pages_skipped", "pages_skipped", 1),
-        ):
-            change = host.counters[counter][i] - host.counters[counter][before]
-            if np.isfinite(change):
-                # Several samples may follow one scan.
-                already = columns[name][number] or 0
-                columns[name][number] = already + (change / unit if unit > 1 else int(change))
+        cpu_ns = host.counters["ksmd_cpu_ns"][i] - host.counters["ksmd_cpu_ns"][before]
+        if np.isfinite(cpu_ns):
+            # Several samples may follow one scan.
+            columns["ksmd_cpu_s"][number] = (columns["ksmd_cpu_s"][number] or 0) + cpu_ns / 1e9
         before = i
     return columns
+
+
+def _spans(host: Samples, first: int, last: int, scans: list[Scan]) -> bool:
+    """Whether two samples were taken at the ends of a scan, the last of them after its end.
+
+    scans: it, and the next if any.
+    """
+    scan = scans[0]
+    if scan.start_ns is None or scan.end_ns is None or scan.seq is None:
+        return False
+    done = host.counters["full_scans"]
+    next_ns = scans[1].start_ns if len(scans) > 1 else None
+    return bool(
+        host.ts[first] <= scan.start_ns
+        and (next_ns is None or host.ts[last] <= next_ns)
+        and done[first] == scan.seq
+        and done[last] == scan.seq + 1
+    )
 
 
 def _decided(stream: Aggregator, index: Scans) -> list[int | None]:

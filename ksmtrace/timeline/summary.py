@@ -13,6 +13,7 @@ import pandas as pd
 from ksmtrace.events.registry import BY_ID, KSM_ADVISOR, KSM_REMOVE_KSM_PAGE
 from ksmtrace.kernel.sysfs import COUNTERS
 from ksmtrace.recording.reader import is_cut
+from ksmtrace.timeline.process_tables import COPIED_BY_FORK, holds_parents_counts
 from ksmtrace.timeline.scan_table import count_by, merge_counts
 from ksmtrace.timeline.tables import HOW
 
@@ -26,6 +27,10 @@ Numbers = npt.NDArray[np.int64]
 _T = TypeVar("_T", bound="Tally")
 _SAMPLED = ("ksm_rmap_items", "ksm_merging_pages", "ksm_zero_pages", "ksm_process_profit")
 """What a process's own ksm_stat says."""
+_COPIED = (
+    "on this kernel the ksm_stat of a forked process begins with its parent's numbers, so what it"
+    " has merged now is not known from there; `timeline --process` tells from the events"
+)
 
 
 @dataclass
@@ -69,7 +74,10 @@ class Scan(Tally):
 
 @dataclass
 class ProcessSummary(Tally):
-    """A process. tgid 0: events whose owner is not known. The rest: its last ksm_stat sample."""
+    """A process. tgid 0: events whose owner is not known. The rest: its last ksm_stat sample.
+
+    counts_of_parent: that sample also holds what its parent had merged; what can't be told is None.
+    """
 
     tgid: int = 0
     comm: str | None = None
@@ -79,6 +87,7 @@ class ProcessSummary(Tally):
     ksm_merging_pages: int | None = None
     ksm_zero_pages: int | None = None
     ksm_process_profit: int | None = None
+    counts_of_parent: bool = False
 
     def saved_bytes(self, page_bytes: int) -> int | None:
         """Memory of its pages that are mapped to KSM or zero pages.
@@ -123,6 +132,12 @@ class Summary:
     def loss_known(self) -> bool:
         """Whether `lost` is all that was lost; an imported text may not tell."""
         return self.manifest.get("loss_known") is not False
+
+    @property
+    def notes(self) -> list[str]:
+        """What to know of it: as recorded, and of the kernel."""
+        copied = any(process.counts_of_parent for process in self.processes)
+        return [*(self.manifest.get("notes") or []), *([_COPIED] if copied else [])]
 
     @property
     def ksmd_cpu_s(self) -> float | None:
@@ -179,7 +194,7 @@ class Summary:
             "knobs": self.manifest.get("knobs", {}),
             "knobs_set": self.manifest.get("knobs_set", {}),
             "only_pids": self.manifest.get("only_pids"),
-            "notes": self.manifest.get("notes") or [],
+            "notes": self.notes,
         }
 
 
@@ -206,7 +221,7 @@ def summarise(timeline: Timeline) -> Summary:
         stable_pages_removed=stream.by_kind[KSM_REMOVE_KSM_PAGE.id],
         failures={BY_ID[kind].name: dict(e) for kind, e in stream.failures.items() if e},
         scans=_scans(timeline, host),
-        processes=_processes(tgids, tallies, timeline.context.identities, counters),
+        processes=_processes(timeline, tgids, tallies, counters),
         advisor=_decisions(stream),
         census_pages=timeline.recording.table("census").num_rows,
     )
@@ -285,7 +300,7 @@ def _scans(timeline: Timeline, host: list[Row]) -> list[Scan]:
 
 
 def _processes(
-    tgids: list[int], tallies: Numbers, identities: list[Row], counters: list[Row]
+    timeline: Timeline, tgids: list[int], tallies: Numbers, counters: list[Row]
 ) -> list[ProcessSummary]:
     """Processes, those with most merges first."""
     rows = zip(tgids, _rows(tallies), strict=True)
@@ -294,15 +309,22 @@ def _processes(
         unknown.merges or unknown.zero_merges or unknown.failed_merges
     ):
         del found[0]
-    for row in identities:
+    for row in timeline.context.identities:
         process = found.setdefault(row["tgid"], ProcessSummary(tgid=row["tgid"]))
         if row["comm"] is not None:
             process.comm, process.vm, process.cgroup = row["comm"], row["vm"], row["cgroup"]
-    for row in counters:
-        if row["tgid"] is not None:
-            process = found.setdefault(row["tgid"], ProcessSummary(tgid=row["tgid"]))
-            for name in _SAMPLED:
-                setattr(process, name, row[name])
+    samples = [row for row in counters if row["tgid"] is not None]
+    copied = holds_parents_counts(
+        timeline.stream,
+        timeline.context,
+        np.array([row["tgid"] for row in samples], np.int64),
+        np.array([row["ts"] for row in samples], np.uint64),
+    )
+    for row, of_parent in zip(samples, copied.tolist(), strict=True):
+        process = found.setdefault(row["tgid"], ProcessSummary(tgid=row["tgid"]))
+        process.counts_of_parent = of_parent
+        for name in _SAMPLED:
+            setattr(process, name, None if of_parent and name in COPIED_BY_FORK else row[name])
     return sorted(found.values(), key=lambda p: (-p.merges - p.zero_merges, p.tgid))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -15,6 +17,7 @@ from ksmtrace.views.text import UNKNOWN, count, named_table
 from ksmtrace.views.timeline_parts import known
 
 _MOST_WRITERS = 7
+_WIDEST_PROCESS = 24
 _ENDS = {
     "seen": "writes to merged pages, seen as they happened",
     "undone": "new KSM pages taken back: their twin could not be merged",
@@ -25,8 +28,13 @@ _ENDS = {
 }
 
 
-def render_breaks(tables: BreakTables, most: int = _MOST_WRITERS) -> RenderableType:
-    """What became of copied pages, and the writers that copied most; fits 80 columns."""
+def render_breaks(
+    tables: BreakTables, names: Mapping[int, str] = MappingProxyType({})
+) -> RenderableType:
+    """What became of copied pages, and the writers that copied most; fits 80 columns.
+
+    names: of processes, by process id, as far as known.
+    """
     totals = tables.totals
     account = Table.grid(padding=(0, 2))
     account.add_column(style="bold")
@@ -41,20 +49,24 @@ def render_breaks(tables: BreakTables, most: int = _MOST_WRITERS) -> RenderableT
         account.add_row("surplus", count(surplus), "seen, not counted: threads at one page")
     if not len(tables.writers):
         return Group(account, "")
-    return Group(account, "", _writers(tables.writers, most), "")
+    return Group(account, "", _writers(tables.writers, names), "")
 
 
-def _writers(writers: pd.DataFrame, most: int) -> RenderableType:
+def _writers(writers: pd.DataFrame, names: Mapping[int, str]) -> RenderableType:
     table = named_table(f"who wrote to merged pages ({count(len(writers))} places)")
-    table.add_column("process")
+    table.add_column("process", max_width=_WIDEST_PROCESS, overflow="fold")
     table.add_column("writes", justify="right")
     table.add_column("zero pages", justify="right", no_wrap=True)
     table.add_column("where", overflow="fold")
-    for row in writers.head(most).to_dict("records"):
+    for row in writers.head(_MOST_WRITERS).to_dict("records"):
+        tgid = int(row["tgid"])
         table.add_row(
-            str(row["tgid"]), count(row["breaks"]), count(row["zero_page"]), Text(where(row))
+            Text(f"{clean(names.get(tgid, ''))} {tgid}".strip()),
+            count(row["breaks"]),
+            count(row["zero_page"]),
+            Text(where(row)),
         )
-    if len(writers) > most:
+    if len(writers) > _MOST_WRITERS:
         table.add_row("…", "", "", Text("--json lists all"))
     return table
 

@@ -35,7 +35,8 @@ def render_report(
     """
     parts: list[RenderableType] = [_head(summary), _totals(summary)]
     if breaks is not None:
-        parts.append(render_breaks(breaks))
+        named = {p.tgid: called for p in summary.processes if (called := p.vm or p.comm)}
+        parts.append(render_breaks(breaks, named))
     if summary.scans:
         parts.append(_scans(summary.scans))
     if summary.processes:
@@ -46,9 +47,7 @@ def render_report(
         parts.append(_advisor(summary))
     if summary.counters_last:
         parts.append(_counters(summary.counters_first, summary.counters_last))
-    parts.extend(
-        Text(clean(f"note: {note}"), style="yellow") for note in summary.manifest.get("notes") or []
-    )
+    parts.extend(Text(clean(f"note: {note}"), style="yellow") for note in summary.notes)
     return Group(*parts)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ksmtrace.kernel.releases import version_of_host
 from library.declared import LIBRARY, Declared
 from library.makers import ROOT, recorded_facts
 
@@ -45,9 +46,11 @@ def readme() -> str:
 
 
 def _row(declared: Declared, facts: dict[str, Any]) -> str:
+    kernel = version_of_host(facts["kernel"], facts.get("kernel_build", ""))
+    kernel = version_of_host(facts["kernel"], facts.get("kernel_build", ""))
     return (
         f"| [{declared.name}](#{declared.name.replace('.', '')}) | {declared.title}"
-        f" | {facts['kernel']} | {facts['duration_s']:.1f} s | {facts['events']:,}"
+        f" | {kernel} | {facts['duration_s']:.1f} s | {facts['events']:,}"
         f" | {facts['size'] / 1024:.0f} KiB |"
     )
 

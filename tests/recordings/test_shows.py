@@ -141,6 +141,10 @@ def test_advisor__it_goes_to_its_maximum_and_then_settles_on_another_number() ->
     assert settled["pages_to_scan"].max() < 2 * settled["pages_to_scan"].min()
     assert settled["scan_time_s"].between(3, 5).all()
     assert set(settled["target_scan_time_s"]) == {4}
+    scans = recording("advisor").scans
+    visited = scans["pages_scanned"].dropna()
+    assert len(visited) > 40
+    assert set(visited) == {2003, 62002}
 
 
 def test_unmerge_all__full_scans_begins_again_and_everything_merges_twice() -> None:
@@ -177,6 +181,8 @@ def test_python__five_identical_interpreters_share_what_holds_no_address() -> No
     workers = rec.processes[rec.processes["comm"] == "python3"]
     assert len(workers) == 5
     assert (workers["merges"] > 100).all()
+    assert workers["exited_ns"].isna().all()
+    assert (workers["merged_last"] > 100).all()
     assert (rec.region_ledger["name"] == "[heap]").any()
     assert rec.manifest["command"] == "sh"
 
@@ -194,6 +200,10 @@ def test_linux_6_12__it_is_of_that_kernel_and_tells_the_same_story() -> None:
 
 def test_linux_6_1__it_is_of_that_kernel_and_tells_the_same_story() -> None:
     _same_story_as_here("linux-6.1", "6.1.")
+    processes = recording("linux-6.1").processes
+    forked = processes["parent_tgid"].notna()
+    assert forked.sum() == 3
+    assert (processes["ksm_merging_pages"].isna() == forked).all()
 
 
 def _same_story_as_here(name: str, kernel: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ksmtrace.events.registry import (
+    COW_BREAK,
     INTO_EXISTING,
     KSM_ENTER,
     KSM_EXIT,
@@ -106,3 +107,26 @@ def test_a_prctl_that_may_have_unmerged_nothing_proves_nothing() -> None:
     assert told.accounts["residual"].tolist() == [0] * 3
     assert told.pages["end"].tolist() == ["unmerged"] * 2
     assert not told.pages["proven"].any()
+
+
+def test_who_only_shared_a_frame_that_became_a_ksm_page_was_never_merged() -> None:
+    rows = [
+        scan_starts(1, BEGIN + 10),
+        event(KSM_MERGE_WITH_KSM_PAGE, BEGIN + 20, pfn=9, item=5, mm=7, tgid=70, addr=0x2000),
+        event(
+            KSM_MERGE_WITH_KSM_PAGE, BEGIN + 30, pfn=9, item=4, mm=7, tgid=70, addr=0x1000,
+            arg=INTO_EXISTING,
+        ),
+        scan_stops(1, BEGIN + 40, 2),
+        event(COW_BREAK, BEGIN + 50, pfn=9, mm=8, tgid=80, addr=0x2000),
+        event(COW_BREAK, BEGIN + 60, pfn=3, mm=8, tgid=80, addr=0x3000),
+    ]  # fmt: skip
+    samples = [sample(0, "start", scans=1), sample(1, "end", scans=2, cow_ksm=2)]
+    told = timeline_in_memory([batch_of(rows)], tables={"counters": samples}, facts=COW)
+    told_of = told.pages[["tgid", "addr", "how"]].sort_values(["tgid", "addr"])
+    assert told_of.astype(object).to_numpy().tolist() == [
+        [70, 0x1000, "partner"],
+        [70, 0x2000, "created"],
+        # Of a KSM page that was there before nobody knows better.
+        [80, 0x3000, "before"],
+    ]

@@ -43,6 +43,7 @@ from ksmtrace.events.registry import (
     KSM_REMOVE_KSM_PAGE,
     KSM_REMOVE_RMAP_ITEM,
     VIA_EXEC,
+    VIA_FORK,
 )
 from ksmtrace.processes.census import CENSUS
 from ksmtrace.recording.reader import StoredRecording
@@ -157,6 +158,48 @@ def test_each_process_has_its_own_tally_most_merges_first(tmp_path: Path) -> Non
     assert (second.comm, second.vm, second.cgroup) == ("new", "web1", "/a")
     assert second.stable_pages_created == 1
     assert (idle.comm, idle.merges) == ("idle", 0)
+
+
+@pytest.mark.parametrize(("kernel", "known"), [("6.12.116", False), ("6.12.117", True)])
+def test_a_forked_child_s_counts_are_its_own_only_where_the_kernel_clears_them(
+    tmp_path: Path, kernel: str, known: bool
+) -> None:
+    rows = [
+        event(KSM_ENTER, at(1), tgid=11, mm=0x11),
+        makes_ksm_page(7, at(1), tgid=11, mm=0x11),
+        event(KSM_ENTER, at(2), addr=11, mm=0x13, arg=VIA_FORK),
+        joins_ksm_page(7, at(3), tgid=13, mm=0x13),
+    ]
+    told = {"ksm_merging_pages": 5, "ksm_rmap_items": 7, "ksm_process_profit": 9}
+    counters = [
+        host_sample(BEGIN, "start", pages_shared=0),
+        *({"ts": at(4), "reason": "end", "tgid": tgid, "ksm_zero_pages": 3, **told}
+          for tgid in (11, 13)),
+    ]  # fmt: skip
+    tables = {"counters": counters}
+    path = make_recording(
+        tmp_path / "a.ksm", [batch_of(rows)], tables=tables, facts={"kernel": kernel}
+    )
+    timeline = timeline_of(StoredRecording(path))
+    summary = summarise(timeline)
+    parent, child = summary.processes
+    assert (parent.tgid, child.tgid) == (11, 13)
+    assert (parent.ksm_merging_pages, parent.saved_bytes(4096)) == (5, 8 * 4096)
+    own = dict.fromkeys(told) if not known else told
+    assert {name: getattr(child, name) for name in told} == own
+    assert child.ksm_zero_pages == 3
+    assert child.saved_bytes(4096) == (8 * 4096 if known else None)
+    assert [note for note in summary.as_dict()["notes"] if "parent's numbers" in note] == (
+        summary.notes if not known else []
+    )
+    assert bool(summary.notes) is not known
+    table = timeline.processes.set_index("tgid")
+    assert table.loc[11, "ksm_merging_pages"] == 5
+    assert table.loc[13, "ksm_zero_pages"] == 3
+    sampled = table.loc[13, ["ksm_merging_pages", "ksm_rmap_items", "profit_bytes"]]
+    assert sampled.notna().tolist() == [known] * 3
+    profits = timeline.process_history.set_index("process")["profit_bytes"]
+    assert profits.notna().to_dict() == {0: True, 1: known}
 
 
 def test_owners_that_are_not_known_are_no_row_if_nothing_was_merged(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from io import StringIO
 
 import pytest
@@ -36,9 +37,9 @@ def tables(cow_ksm: list[int | None], places: int = 2) -> BreakTables:
     return BreakTables(break_accounts(timeline, [batch]), top_writers(timeline))
 
 
-def shown(found: BreakTables) -> str:
+def shown(found: BreakTables, names: Mapping[int, str] | None = None) -> str:
     out = StringIO()
-    Console(file=out, width=80, highlight=False).print(render_breaks(found))
+    Console(file=out, width=80, highlight=False).print(render_breaks(found, names or {}))
     return out.getvalue()
 
 
@@ -54,8 +55,17 @@ def test_the_account_and_the_writers_are_shown() -> None:
     assert "surplus" not in text
 
 
-def test_it_fits_80_columns() -> None:
-    assert max(map(len, shown(tables([100, 131], 31)).splitlines())) <= 80
+def test_writers_have_their_names_where_these_are_known() -> None:
+    text = shown(tables([100, 131]), {7: "red\x1b[31m is it"})
+    assert text.count("red\\x1b[31m is it 7 ") == 2
+    assert [line.split()[:2] for line in text.splitlines() if line.startswith("9 ")] == [["9", "1"]]
+
+
+@pytest.mark.parametrize("called", ["", "a-name-that-is-far-too-long-for-a-column-" * 2])
+def test_it_fits_80_columns(called: str) -> None:
+    text = shown(tables([100, 131], 31), {7: called})
+    assert max(map(len, text.splitlines())) <= 80
+    assert called[:20] in text
 
 
 def test_of_many_writers_the_first_are_shown() -> None:
