@@ -69,7 +69,10 @@ def compare(plan: Plan, first: Performance, second: Performance) -> Comparison:
     if first.real and second.real:
         # Both use numbers again, each at its own time: neither can be what the other stands for.
         unknown |= {"pfn", "item", "mm"}
-    matcher = EventMatcher(first.tgids, second.tgids, unknown, first_reuses=first.real)
+    real = first.real or second.real
+    matcher = EventMatcher(
+        first.tgids, second.tgids, unknown, first_reuses=first.real, one_clock=not real
+    )
     where = {step.number: step.step.where for step in plan.steps}
     compared = []
     for one, other in zip(first.observations, second.observations, strict=True):

@@ -246,6 +246,7 @@ def test_doctor_finds_this_host_able() -> None:
     assert findings["tracepoints"]["state"] == "yes"
     assert {name for name in findings if name.startswith("backend")} == {
         "backend core",
+        "backend fentry",
         "backend bcc",
         "backend tracefs",
     }

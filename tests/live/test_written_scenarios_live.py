@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ksmtrace.events.registry import KSM_ADVISOR
 from ksmtrace.lab.compare import Comparison, compare
 from ksmtrace.lab.disappointments import disappointments
 from ksmtrace.lab.needs import missing, needs_of
@@ -40,31 +38,14 @@ def came_with(plan: Plan) -> str:
 
 
 def differences(comparison: Comparison) -> list[str]:
-    """Everything that differs, but for a rounding that nobody can know."""
+    """Everything that differs."""
     found = []
-    sides = zip(comparison.first.observations, comparison.second.observations, strict=True)
-    for compared, (one, other) in zip(comparison.observations, sides, strict=True):
+    for compared in comparison.observations:
         found += [f"step {compared.step}: {name}" for name in compared.counters]
         event = compared.events
-        if event is not None and not (
-            event.at < min(len(one.events), len(other.events))
-            and is_rounding(one.events[event.at], other.events[event.at])
-        ):
+        if event is not None:
             found.append(f"{event.where}: {event.why}: {event.told[0]} against {event.told[1]}")
     return found
-
-
-def is_rounding(one: Any, other: Any) -> bool:
-    """Whether the advisor read the clocks just before a whole number, and the lab just after it.
-
-    ksmd's CPU time can't be read in the instant in which the advisor reads it.
-    """
-    return (
-        int(one["kind"]) == int(other["kind"]) == KSM_ADVISOR.id
-        and int(one["addr"]) == int(other["addr"])
-        and abs(int(one["err"]) - int(other["err"])) <= 1
-        and abs(int(one["arg"]) - int(other["arg"])) <= 1
-    )
 
 
 def performed(host: Host, plan: Plan) -> Performance:

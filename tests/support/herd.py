@@ -52,7 +52,7 @@ class Herd:
         self.pids[name] = self.puppets.start(name)
         self.pages[name] = len(contents)
         length = len(contents) * PAGE
-        self.puppets.tell(name, "map", ARENA, length, False)
+        self.puppets.tell(name, "map", ARENA, length, False, 0)
         self.puppets.tell(name, "advise", ARENA, length, "mergeable")
         self.write(name, dict(enumerate(contents)))
 
