@@ -11,6 +11,7 @@ import ctypes
 import mmap
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,7 +33,8 @@ _COUNTER_WORDS = 3
 _PRESENT = 1 << 63
 _PFN = (1 << 55) - 1
 _ANONYMOUS = 1
-_ATTEMPTS = 3
+_ATTEMPTS = 25
+_PAUSE = 0.02
 _GIGABYTE_SHIFT = 30
 _RAM = re.compile(r"^([0-9a-f]+)-([0-9a-f]+) : System RAM$", re.MULTILINE)
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -109,7 +111,9 @@ def find_page_tables(loaded: BpfObject) -> None:
     Raises KsmtraceError (HOST_CANNOT) where they don't.
     """
     gigabytes = (_end_of_memory() >> _GIGABYTE_SHIFT) + 1
-    for _ in range(_ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
+        # The look-up of a region is refused while the CPU has one to let go of yet.
+        time.sleep(_PAUSE * (attempt > 0))
         with _sample_pages() as (in_file, anonymous, zero):
             frames = [_pfn(address) for address in (in_file, anonymous, zero)]
             loaded.run_raw(PREPARE, (in_file, frames[0], anonymous, frames[2], gigabytes))
