@@ -113,7 +113,7 @@ WRONG = {
 @pytest.mark.usefixtures("frames")
 @pytest.mark.parametrize("answer", WRONG.values(), ids=list(WRONG))
 def test_an_answer_that_does_not_fit_our_own_pages_is_not_believed(answer: tuple[int, ...]) -> None:
-    programs: Any = Programs(*[answer] * 7)
+    programs: Any = Programs(*[answer] * 1000)
     with pytest.raises(KsmtraceError, match="page tables were not found") as raised:
         find_page_tables(programs)
     assert raised.value.exit_code == Exit.HOST_CANNOT
