@@ -13,8 +13,8 @@ import argparse
 import json
 import sys
 import time
-from pathlib import Path
 
+from disagreements import tell_failures, written_scenarios
 from rich.console import Console
 from rich.progress import Progress
 
@@ -23,11 +23,7 @@ from ksmtrace.lab.fidelity import Tally, hold_all_against, random_scenarios
 from ksmtrace.lab.needs import missing, needs_of
 from ksmtrace.lab.on_kernel import host_stage
 from ksmtrace.lab.planning import plan_scenario
-from ksmtrace.lab.scenario import read_scenario, to_toml
 from ksmtrace.model.branches import Branch
-
-ROOT = Path(__file__).parents[1]
-WRITTEN = (ROOT / "tests" / "scenarios", ROOT / "ksmtrace" / "lab" / "scenarios")
 
 
 def tell(tally: Tally, seconds: float, out: Console) -> None:
@@ -38,17 +34,7 @@ def tell(tally: Tally, seconds: float, out: Console) -> None:
         unreachable = about.unreachable and not tally.reached[branch]
         reason = f" (unreachable here: {about.unreachable})" if unreachable else ""
         out.print(f"  {tally.reached[branch]:>6}  {about.meaning}{reason}")
-    for failure in tally.failures:
-        out.print(f"\n[red]differs:[/red] {failure.scenario.title}")
-        for compared in failure.comparison.observations:
-            if not compared.agrees:
-                out.print(f"  step {compared.step}: {compared.counters or ''}")
-                if compared.events:
-                    out.print(f"  {compared.events.why}: {compared.events.told}")
-                break
-        print(to_toml(failure.scenario))
-    for disappointment in tally.disappointments:
-        out.print(f"[red]expected otherwise:[/red] {disappointment}")
+    tell_failures(tally, out)
     out.print(
         f"\n{tally.scenarios} scenarios, {tally.operations} operations each compared in every"
         f" counter,\n{tally.scans} full scans, {tally.batches} runs of ksmd, {tally.events} events,"
@@ -71,9 +57,9 @@ def main() -> int:
     begin = time.monotonic()
     try:
         with host_stage() as host:
-            files = [path for folder in WRITTEN for path in sorted(folder.glob("*.toml"))]
-            scenarios = [read_scenario(path) for path in files]
-            scenarios = [one for one in scenarios if not missing(needs_of(plan_scenario(one)))]
+            scenarios = [
+                one for one in written_scenarios() if not missing(needs_of(plan_scenario(one)))
+            ]
             scenarios += random_scenarios(args.small, args.large, args.seed, host.profile)
             with Progress(console=Console(stderr=True), transient=True) as progress:
                 task = progress.add_task("scenarios", total=len(scenarios))

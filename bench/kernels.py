@@ -19,27 +19,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
+from disagreements import ROOT, tell_failures, written_scenarios
 from rich.console import Console
 from rich.progress import Progress
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.lab.fidelity import random_scenarios
 from ksmtrace.lab.inversions import inversions, tells_apart
-from ksmtrace.lab.scenario import Scenario, read_scenario, to_toml
 from ksmtrace.lab.where import HOST, parse_where
 from ksmtrace.vm.guest import booted
 from ksmtrace.vm.qemu import LAB_MACHINE
 from ksmtrace.vm.trial import Trial, Tried, can_be_performed, this_host, try_kernel
 
-ROOT = Path(__file__).parents[1]
-WRITTEN = (
-    ROOT / "tests" / "scenarios",
-    ROOT / "tests" / "kernels" / "scenarios",
-    ROOT / "ksmtrace" / "lab" / "scenarios",
-)
 _WITH_BCC = replace(LAB_MACHINE, memory_mib=2560)
 """A compiler and kernel headers need room in the first root file system."""
 RESULTS = ROOT / "docs" / "kernels-tried.json"
@@ -53,11 +46,6 @@ class Outcome:
     seconds: float
     unnoticed: list[str]
     noticed: dict[str, str]
-
-
-def written_scenarios() -> list[Scenario]:
-    """Those that stand in files."""
-    return [read_scenario(path) for folder in WRITTEN for path in sorted(folder.glob("*.toml"))]
 
 
 def _open(place: str) -> AbstractContextManager[Tried]:
@@ -104,17 +92,7 @@ def tell(place: str, outcome: Outcome, out: Console) -> None:
         f" scans, {best.events} events,\n           {best.ksm_pages} KSM pages made"
     )
     for backend in trial.backends.values():
-        for failure in backend.tally.failures:
-            out.print(f"  [red]differs:[/red] {failure.scenario.title}")
-            for compared in failure.comparison.observations:
-                if not compared.agrees:
-                    out.print(f"    step {compared.step}: {compared.counters or ''}")
-                    if compared.events:
-                        out.print(f"    {compared.events.why}: {compared.events.told}")
-                    break
-            print(to_toml(failure.scenario))
-        for disappointment in backend.tally.disappointments:
-            out.print(f"  [red]expected otherwise:[/red] {disappointment}")
+        tell_failures(backend.tally, out)
     out.print(f"  switches {len(outcome.noticed)} set otherwise, each noticed", style="green")
     for name in outcome.unnoticed:
         out.print(f"           [red]{name} would not be noticed[/red]")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-import signal
-import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -17,6 +15,7 @@ from ksmtrace.events.batch import EventBatch, concatenate, lost_count
 from ksmtrace.events.registry import KSM_ENTER
 from ksmtrace.kernel.knobs import in_order
 from ksmtrace.kernel.releases import running_profile
+from ksmtrace.kernel.signals import signals_interrupt
 from ksmtrace.kernel.stepper import Stepper, default_knobs, drain_lru_batches, parked
 from ksmtrace.kernel.sysfs import HostSampler, read_knob, read_ksm_stat
 from ksmtrace.lab import operations as op
@@ -207,29 +206,10 @@ def host_stage(backend: str = "auto") -> Iterator[Host]:
         stream = stack.enter_context(choice.source.open(ring_bytes=_RING_BYTES))
         host = Host(stepper, stream, choice.source, choice.why, channel)
         stack.callback(host.sampler.close)
-        stack.enter_context(_interruptible(host))
+        stack.enter_context(signals_interrupt(host.interruptions.append))
         host.prove_alone()
         host.read_events()
         yield host
-
-
-@contextmanager
-def _interruptible(host: Host) -> Iterator[None]:
-    """Ctrl-C and SIGTERM end a run in good order, wherever it is."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def catch(number: int, _frame: object) -> None:
-        host.interruptions.append(number)
-        raise KeyboardInterrupt
-
-    before = {n: signal.signal(n, catch) for n in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Run:

@@ -31,7 +31,20 @@ def test_what_a_killed_run_left_is_removed_and_what_a_living_one_has_is_not(tmp_
     assert not folder.exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_hang_up_that_is_ignored_stays_so_and_each_signal_is_noted() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    noted: list[int] = []
+    try:
+        with pytest.raises(KeyboardInterrupt), signals_interrupt(noted.append):  # noqa: PT012 the signal comes inside
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            signal.pause()
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert noted == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_it_in_good_order(number: int) -> None:
     before = signal.getsignal(number)
     with pytest.raises(KeyboardInterrupt), signals_interrupt(), _workplace() as folder:  # noqa: PT012 the signal comes inside
