@@ -16,18 +16,13 @@ import numpy.typing as npt
 from ksmtrace.errors import Obstacle
 from ksmtrace.kernel.host import PAGE_BYTES, capabilities
 from ksmtrace.kernel.sysfs import PROC
+from ksmtrace.processes.page_tables import KPF_KSM, frames_with, present_pages
 from ksmtrace.processes.regions import all_regions
 
 CENSUS: np.dtype[np.void] = np.dtype([("tgid", "<u4"), ("addr", "<u8"), ("pfn", "<u8")])
 """One mapping of a KSM page."""
 
-_PRESENT = np.uint64(1 << 63)
-_PFN = np.uint64((1 << 55) - 1)
-KPF_KSM = np.uint64(1 << 21)
-KPF_ZERO_PAGE = np.uint64(1 << 24)
-_PAGES_AT_ONCE = 1 << 12
 _REGIONS_AT_ONCE = 256
-_FLAGS_AT_ONCE = 512
 
 
 def census_obstacle(proc: Path = PROC) -> Obstacle | None:
@@ -40,40 +35,6 @@ def census_obstacle(proc: Path = PROC) -> Obstacle | None:
     if "CAP_SYS_ADMIN" not in capabilities():
         return Obstacle("no census: pagemap hides frames without CAP_SYS_ADMIN", "run with sudo")
     return None
-
-
-def frames_with(
-    flags_file: int, frames: npt.NDArray[np.uint64], flag: np.uint64
-) -> npt.NDArray[np.bool_]:
-    """Which frames have a flag in /proc/kpageflags; frames near each other in one read."""
-    distinct, where = np.unique(frames, return_inverse=True)
-    flags = np.zeros(len(distinct), "<u8")
-    begin = 0
-    while begin < len(distinct):
-        first = int(distinct[begin])
-        end = int(np.searchsorted(distinct, first + _FLAGS_AT_ONCE))
-        span = int(distinct[end - 1]) - first + 1
-        words = np.frombuffer(os.pread(flags_file, span * 8, first * 8), "<u8")
-        offsets = (distinct[begin:end] - distinct[begin]).astype(np.int64)
-        known = offsets < len(words)
-        flags[begin:end][known] = words[offsets[known]]
-        begin = end
-    found: npt.NDArray[np.bool_] = (flags & flag) != 0
-    return found[where]
-
-
-def present_pages(
-    pagemap: int, start: int, end: int
-) -> Iterator[tuple[int, npt.NDArray[np.intp], npt.NDArray[np.uint64]]]:
-    """(first page's number, which pages after it are present, their frames), in chunks."""
-    for first in range(start // PAGE_BYTES, end // PAGE_BYTES, _PAGES_AT_ONCE):
-        count = min(_PAGES_AT_ONCE, end // PAGE_BYTES - first)
-        try:
-            entries = np.frombuffer(os.pread(pagemap, count * 8, first * 8), "<u8")
-        except OSError:
-            return
-        present = np.flatnonzero((entries & _PRESENT) != 0)
-        yield first, present, entries[present] & _PFN
 
 
 def take_census(tgid: int, proc: Path = PROC) -> Iterator[npt.NDArray[np.void]]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from ksmtrace.kernel.host import PAGE_BYTES
 from ksmtrace.kernel.sysfs import PROC
-from ksmtrace.processes.census import KPF_KSM, KPF_ZERO_PAGE, frames_with, present_pages
+from ksmtrace.processes.page_tables import KPF_KSM, KPF_ZERO_PAGE, frames_with, present_pages
 from ksmtrace.processes.regions import all_regions
 
 

@@ -7,12 +7,16 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 from ksmtrace.kernel.host import read_text
 from ksmtrace.kernel.sysfs import PROC
 
 _GUEST_NAME = re.compile(r"(?:^|(?<!,),)guest=((?:[^,]|,,)+)")
 _FIRST_WORD = re.compile(r"(?:[^,]|,,)*")
+
+_PF_KTHREAD = 0x00200000
+Standing = Literal["process", "kernel thread", "zombie", "gone"]
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,18 @@ def identify(tgid: int, proc: Path = PROC) -> Identity | None:
         vm=clean(vm) if vm is not None else None,
         cmdline=clean(" ".join(words)) if words else None,
     )
+
+
+def stands_as(tgid: int, proc: Path = PROC) -> Standing:
+    """What a process id stands for now. A kernel thread, a zombie have no memory of their own."""
+    try:
+        stat = (proc / str(tgid) / "stat").read_bytes()
+    except OSError:
+        return "gone"
+    words = stat.rpartition(b")")[2].split()
+    if words[0] in (b"Z", b"X"):
+        return "zombie"
+    return "kernel thread" if int(words[6]) & _PF_KTHREAD else "process"
 
 
 def all_tgids(proc: Path = PROC) -> Iterator[int]:

@@ -12,7 +12,11 @@ from ksmtrace.processes.identity import clean
 
 @dataclass(frozen=True)
 class Region:
-    """One mapping. start, end: virtual addresses. ksm_bytes: None where smaps has no KSM line."""
+    """One mapping. start, end: virtual addresses. ksm_bytes: None where smaps has no KSM line.
+
+    flags: the two-letter words of VmFlags. present_bytes, anonymous_bytes, swapped_bytes: as smaps
+    tells under Rss, Anonymous and Swap; None where it doesn't.
+    """
 
     start: int
     end: int
@@ -20,6 +24,10 @@ class Region:
     name: str
     mergeable: bool
     ksm_bytes: int | None
+    flags: tuple[str, ...] = ()
+    present_bytes: int | None = None
+    anonymous_bytes: int | None = None
+    swapped_bytes: int | None = None
 
     @property
     def may_hold_ksm_pages(self) -> bool:
@@ -27,29 +35,42 @@ class Region:
         return self.mergeable if self.ksm_bytes is None else self.ksm_bytes > 0
 
 
+_SIZES = {
+    b"Rss:": "present_bytes",
+    b"Anonymous:": "anonymous_bytes",
+    b"Swap:": "swapped_bytes",
+    b"KSM:": "ksm_bytes",
+}
+
+
 def parse_smaps(lines: Iterable[bytes]) -> Iterator[Region]:
     """The mappings of /proc/PID/smaps, in order. lines: as a file opened in binary mode gives."""
     head: list[bytes] | None = None
-    ksm_bytes: int | None = None
+    sizes: dict[str, int] = {}
     for whole in lines:
         line = whole.rstrip(b"\n")
         first, _, rest = line.partition(b" ")
-        if first == b"KSM:" and rest.strip():
-            ksm_bytes = int(rest.split()[0]) * 1024
+        if first in _SIZES and rest.strip():
+            sizes[_SIZES[first]] = int(rest.split()[0]) * 1024
         elif first == b"VmFlags:" and head is not None:
             start, _, end = head[0].partition(b"-")
+            flags = tuple(rest.decode(errors="replace").split())
             yield Region(
                 start=int(start, 16),
                 end=int(end, 16),
                 permissions=head[1].decode(),
                 name=clean(head[5].strip()) if len(head) > 5 else "",
-                mergeable=b"mg" in rest.split(),
-                ksm_bytes=ksm_bytes,
+                mergeable="mg" in flags,
+                ksm_bytes=sizes.get("ksm_bytes"),
+                flags=flags,
+                present_bytes=sizes.get("present_bytes"),
+                anonymous_bytes=sizes.get("anonymous_bytes"),
+                swapped_bytes=sizes.get("swapped_bytes"),
             )
             head = None
         elif first and not first.endswith(b":"):
             head = line.split(None, 5)
-            ksm_bytes = None
+            sizes = {}
 
 
 def all_regions(tgid: int, proc: Path = PROC) -> Iterator[Region]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksmtrace.kernel.host import PAGE_BYTES
-from ksmtrace.processes import census
+from ksmtrace.processes import census, page_tables
 from ksmtrace.processes.census import CENSUS, census_obstacle, take_census
 
 PRESENT, SWAPPED, SOFT_DIRTY = 1 << 63, 1 << 62, 1 << 55
@@ -70,8 +70,8 @@ def test_every_mapping_of_every_ksm_page_is_found_once(
     entries = {page: PRESENT | frame for page, frame in pages.items()}
     make_proc(tmp_path, regions, entries, dict.fromkeys(ksm, KPF_KSM))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(census, "_PAGES_AT_ONCE", 13)
-        patch.setattr(census, "_FLAGS_AT_ONCE", at_once)
+        patch.setattr(page_tables, "PAGES_AT_ONCE", 13)
+        patch.setattr(page_tables, "_FRAMES_AT_ONCE", at_once)
         assert taken(tmp_path) == [
             (11, page * PAGE_BYTES, pages[page]) for page in sorted(pages) if pages[page] in ksm
         ]

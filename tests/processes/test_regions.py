@@ -29,7 +29,8 @@ class Mapping:
         lines = [f"{head} 00:00 0 ".encode().ljust(73) + self.name if self.name else head.encode()]
         if not self.name:
             lines[0] += b" 00:00 0 "
-        lines += [b"Size:               7 kB", b"Rss:                3 kB"]
+        lines += [b"Size:               7 kB", f"Rss:                {self.pages % 97} kB".encode()]
+        lines += [b"Anonymous:          2 kB", b"AnonHugePages:     11 kB", b"SwapPss:     13 kB"]
         if self.ksm_kib is not None:
             lines.append(f"KSM:            {self.ksm_kib:8} kB".encode())
         lines += [b"THPeligible:           0", f"VmFlags: {' '.join(self.flags)} ".encode()]
@@ -44,6 +45,9 @@ class Mapping:
             name=clean(self.name),
             mergeable="mg" in self.flags,
             ksm_bytes=None if self.ksm_kib is None else self.ksm_kib * 1024,
+            flags=self.flags,
+            present_bytes=self.pages % 97 * 1024,
+            anonymous_bytes=2048,
         )
 
 
