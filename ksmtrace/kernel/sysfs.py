@@ -22,41 +22,53 @@ PROC = Path("/proc")
 
 @dataclass(frozen=True)
 class Counter:
-    """A number the kernel reports. where: ksm (sysfs), vmstat, ksmd or process."""
+    """A number the kernel reports. where: ksm (sysfs), vmstat, ksmd or process.
+
+    cumulative: it only grows, but for a start from 0.
+    """
 
     name: str
     where: str
     unit: str
     since: str
     meaning: str
+    cumulative: bool = False
 
 
 @dataclass(frozen=True)
 class Knob:
-    """A setting. needs_nothing_merged: the kernel answers EBUSY while any page is merged."""
+    """A setting. needs_nothing_merged: the kernel answers EBUSY while any page is merged.
+
+    unit: of its number, where it has one that is not a count.
+    """
 
     name: str
     since: str
     default: str
     meaning: str
     needs_nothing_merged: bool = False
+    unit: str = ""
 
 
 COUNTERS: tuple[Counter, ...] = (
-    Counter("full_scans", "ksm", "scans", "2.6.32", "full scans done; 0 again after run=2"),
+    Counter("full_scans", "ksm", "scans", "2.6.32", "full scans done; 0 again after run=2", True),
     Counter("pages_shared", "ksm", "pages", "2.6.32", "KSM pages in use"),
     Counter("pages_sharing", "ksm", "pages", "2.6.32", "further mappings of them: pages saved"),
     Counter("pages_unshared", "ksm", "pages", "2.6.32", "waiting in the unstable tree"),
     Counter("pages_volatile", "ksm", "pages", "2.6.32", "scanned pages that are in no tree"),
-    Counter("pages_scanned", "ksm", "pages", "6.6", "visits; batch-wise and wrong before 6.10"),
-    Counter("pages_skipped", "ksm", "pages", "6.7", "visits spared by smart scan"),
+    Counter(
+        "pages_scanned", "ksm", "pages", "6.6", "visits; batch-wise and wrong before 6.10", True
+    ),
+    Counter("pages_skipped", "ksm", "pages", "6.7", "visits spared by smart scan", True),
     Counter("ksm_zero_pages", "ksm", "pages", "6.6", "pages mapped to the zero page by ksmd"),
     Counter("stable_node_chains", "ksm", "chains", "4.13", "contents with several KSM pages"),
     Counter("stable_node_dups", "ksm", "pages", "4.13", "KSM pages in those chains"),
     Counter("general_profit", "ksm", "bytes", "6.4", "saved less the memory of rmap_items; signed"),
-    Counter("cow_ksm", "vmstat", "pages", "5.19", "copies made of KSM pages, since boot"),
-    Counter("ksm_swpin_copy", "vmstat", "pages", "5.19", "copies made at swap-in, since boot"),
-    Counter("ksmd_cpu_ns", "ksmd", "ns", "2.6.32", "CPU time of ksmd since boot"),
+    Counter("cow_ksm", "vmstat", "pages", "5.19", "copies made of KSM pages, since boot", True),
+    Counter(
+        "ksm_swpin_copy", "vmstat", "pages", "5.19", "copies made at swap-in, since boot", True
+    ),
+    Counter("ksmd_cpu_ns", "ksmd", "ns", "2.6.32", "CPU time of ksmd since boot", True),
     Counter("ksm_rmap_items", "process", "items", "6.1", "pages of the process on ksmd's list"),
     Counter("ksm_merging_pages", "process", "pages", "5.19", "its pages mapped to KSM pages"),
     Counter("ksm_process_profit", "process", "bytes", "6.4", "its share of profit; signed"),
@@ -68,17 +80,31 @@ COUNTERS: tuple[Counter, ...] = (
 KNOBS: tuple[Knob, ...] = (
     Knob("run", "2.6.32", "0", "0 stopped, 1 running, 2 stopped and everything unmerged"),
     Knob("pages_to_scan", "2.6.32", "100", "pages visited before each sleep"),
-    Knob("sleep_millisecs", "2.6.32", "20", "milliseconds of sleep between batches"),
+    Knob(
+        "sleep_millisecs",
+        "2.6.32",
+        "20",
+        "milliseconds of sleep between batches",
+        unit="milliseconds",
+    ),
     Knob("merge_across_nodes", "3.9", "1", "merge pages of different NUMA nodes", True),
     Knob("max_page_sharing", "4.13", "256", "most mappings of one KSM page", True),
-    Knob("stable_node_chains_prune_millisecs", "4.13", "2000", "how often chains are pruned"),
+    Knob(
+        "stable_node_chains_prune_millisecs",
+        "4.13",
+        "2000",
+        "how often chains are pruned",
+        unit="milliseconds",
+    ),
     Knob("use_zero_pages", "4.11", "0", "map zero-filled pages to the zero page"),
     Knob("smart_scan", "6.7", "1", "visit pages less often that never merged"),
     Knob("advisor_mode", "6.8", "none", "none or scan-time: who sets pages_to_scan"),
     Knob("advisor_max_cpu", "6.8", "70", "percent of one core"),
     Knob("advisor_min_pages_to_scan", "6.8", "500", "initial pages_to_scan of the advisor"),
     Knob("advisor_max_pages_to_scan", "6.8", "30000", "upper bound of pages_to_scan"),
-    Knob("advisor_target_scan_time", "6.8", "200", "seconds a full scan should take"),
+    Knob(
+        "advisor_target_scan_time", "6.8", "200", "seconds a full scan should take", unit="seconds"
+    ),
 )
 
 COUNTERS_BY_NAME: Mapping[str, Counter] = MappingProxyType({c.name: c for c in COUNTERS})

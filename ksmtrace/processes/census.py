@@ -16,7 +16,7 @@ import numpy.typing as npt
 from ksmtrace.errors import Obstacle
 from ksmtrace.kernel.host import PAGE_BYTES, capabilities
 from ksmtrace.kernel.sysfs import PROC
-from ksmtrace.processes.page_tables import KPF_KSM, frames_with, present_pages
+from ksmtrace.processes.page_tables import KPF_KSM, frames_with, ksm_flag_tells, present_pages
 from ksmtrace.processes.regions import all_regions
 
 CENSUS: np.dtype[np.void] = np.dtype([("tgid", "<u4"), ("addr", "<u8"), ("pfn", "<u8")])
@@ -34,6 +34,11 @@ def census_obstacle(proc: Path = PROC) -> Obstacle | None:
         )
     if "CAP_SYS_ADMIN" not in capabilities():
         return Obstacle("no census: pagemap hides frames without CAP_SYS_ADMIN", "run with sudo")
+    if not ksm_flag_tells():
+        return Obstacle(
+            "no census: this kernel's /proc/kpageflags calls every anonymous page a KSM page",
+            "boot a kernel before 6.10, or one in which that is mended, such as 6.18.44",
+        )
     return None
 
 

@@ -17,16 +17,25 @@ import numpy as np
 
 from ksmtrace.kernel.host import PAGE_BYTES
 from ksmtrace.kernel.sysfs import PROC
-from ksmtrace.processes.page_tables import KPF_KSM, KPF_ZERO_PAGE, frames_with, present_pages
+from ksmtrace.processes.page_tables import (
+    KPF_KSM,
+    KPF_ZERO_PAGE,
+    frames_with,
+    ksm_flag_tells,
+    present_pages,
+)
 from ksmtrace.processes.regions import all_regions
 
 
 class Page(NamedTuple):
-    """One present page of a mergeable region. data: its whole content."""
+    """One present page of a mergeable region. data: its whole content.
+
+    ksm: whether it is a KSM page; None where the kernel doesn't tell.
+    """
 
     addr: int
     pfn: int
-    ksm: bool
+    ksm: bool | None
     data: bytes
 
 
@@ -56,6 +65,7 @@ def read_contents(tgid: int, proc: Path = PROC) -> Iterator[Page]:
 
 
 def _region(pagemap: int, memory: int, flags: int, start: int, end: int) -> Iterator[Page]:
+    told = ksm_flag_tells()
     for first, present, frames in present_pages(pagemap, start, end):
         ksm, zero = (frames_with(flags, frames, flag) for flag in (KPF_KSM, KPF_ZERO_PAGE))
         numbers = (present + np.int64(first)).tolist()
@@ -71,4 +81,4 @@ def _region(pagemap: int, memory: int, flags: int, start: int, end: int) -> Iter
             except OSError:
                 continue
             if len(data) == PAGE_BYTES:
-                yield Page(addr, pfn, is_ksm, data)
+                yield Page(addr, pfn, is_ksm if told else None, data)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -70,17 +71,27 @@ def _cgroup(text: str | None) -> str | None:
     return clean(chosen or paths[""]) if paths.get("") or chosen else None
 
 
+def stat_words(tgid: int, proc: Path = PROC) -> list[bytes] | None:
+    """What /proc/PID/stat has behind the name, the state first (field 3); None if it is gone."""
+    try:
+        stat = (proc / str(tgid) / "stat").read_bytes()
+    except OSError:
+        return None
+    # The name may itself contain a parenthesis: the last one closes it.
+    return stat.rpartition(b")")[2].split()
+
+
 def identify(tgid: int, proc: Path = PROC) -> Identity | None:
     """Who `tgid` is now, command line included; None if it is gone."""
     here = proc / str(tgid)
+    numbers = stat_words(tgid, proc)
     try:
-        stat = (here / "stat").read_bytes()
         comm = (here / "comm").read_bytes().removesuffix(b"\n")
         arguments = (here / "cmdline").read_bytes().split(b"\0")[:-1]
     except OSError:
         return None
-    # The name in stat may itself contain a parenthesis: the last one closes it.
-    numbers = stat.rpartition(b")")[2].split()
+    if numbers is None:
+        return None
     words = [argument.decode(errors="backslashreplace") for argument in arguments]
     vm = guest_name(words)
     return Identity(
@@ -96,11 +107,9 @@ def identify(tgid: int, proc: Path = PROC) -> Identity | None:
 
 def stands_as(tgid: int, proc: Path = PROC) -> Standing:
     """What a process id stands for now. A kernel thread, a zombie have no memory of their own."""
-    try:
-        stat = (proc / str(tgid) / "stat").read_bytes()
-    except OSError:
+    words = stat_words(tgid, proc)
+    if words is None:
         return "gone"
-    words = stat.rpartition(b")")[2].split()
     if words[0] in (b"Z", b"X"):
         return "zombie"
     return "kernel thread" if int(words[6]) & _PF_KTHREAD else "process"
@@ -108,4 +117,5 @@ def stands_as(tgid: int, proc: Path = PROC) -> Standing:
 
 def all_tgids(proc: Path = PROC) -> Iterator[int]:
     """Every process there is, in no order."""
-    return (int(entry.name) for entry in proc.iterdir() if entry.name.isdecimal())
+    # pathlib's objects would cost more than the kernel's answer.
+    return (int(name) for name in os.listdir(proc) if name.isdecimal())  # noqa: PTH208

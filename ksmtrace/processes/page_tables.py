@@ -1,11 +1,14 @@
 """What the kernel tells about single pages: /proc/PID/pagemap, /proc/kpageflags, kpagecount.
 
 Bits: Documentation/admin-guide/mm/pagemap.rst. Frames are hidden from all without CAP_SYS_ADMIN;
-the rest of an entry is not.
+the rest of an entry is not. From 6.10 (dee3d0bef2b0) on kpageflags shows KPF_KSM for every
+anonymous page, until a fix of 2026; seen on Debian's 6.12.117, not on 6.1.192 and 6.18.44.
 """
 
 from __future__ import annotations
 
+import functools
+import mmap
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,6 +95,33 @@ def frames_with(flags_file: int, frames: Words, flag: np.uint64) -> npt.NDArray[
     return found
 
 
+@functools.cache
+def ksm_flag_tells(proc: Path = PROC) -> bool:
+    """Whether KPF_KSM tells KSM pages from others here: a fresh page of ours must not have it.
+
+    True also where frames' flags can't be read at all.
+    """
+    with mmap.mmap(-1, PAGE_BYTES, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as page:
+        # Random: nothing can be equal, so ksmd can't have merged it.
+        page[:] = os.urandom(PAGE_BYTES)
+        first = np.frombuffer(page, np.uint8, 1)
+        address = first.ctypes.data
+        del first
+        pagemap, flags = _open(proc / "self" / "pagemap"), _open(proc / "kpageflags")
+        try:
+            if pagemap is None or flags is None:
+                return True
+            for _number, entries in entries_of(pagemap, address, address + PAGE_BYTES):
+                frames = frames_of(entries)
+                if len(frames) and frames[0]:
+                    return not frames_with(flags, frames, KPF_KSM)[0]
+        finally:
+            for file in (pagemap, flags):
+                if file is not None:
+                    os.close(file)
+    return True
+
+
 class PageTables:
     """A process's page tables, open.
 
@@ -109,9 +139,20 @@ class PageTables:
         """As entries_of. start, end: addresses."""
         return entries_of(self._pagemap, start, end, at_once)
 
+    @property
+    def tell_flags(self) -> bool:
+        """Whether `flags` can be read; then frames are told, too."""
+        return self._flags is not None
+
     def flags(self, frames: Words) -> Words | None:
-        """Each frame's flags, KPF_...; None where they can't be read."""
-        return None if self._flags is None else words_of_frames(self._flags, frames)
+        """Each frame's flags, KPF_...; None where they can't be read.
+
+        Without KPF_KSM where that says nothing (`ksm_flag_tells`).
+        """
+        if self._flags is None:
+            return None
+        flags = words_of_frames(self._flags, frames)
+        return flags if ksm_flag_tells() else flags & ~KPF_KSM
 
     def mappings(self, frames: Words) -> Words | None:
         """How often each frame is mapped, in all processes; None where that can't be read."""

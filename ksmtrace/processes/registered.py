@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from ksmtrace.kernel.sysfs import PROC, read_ksm_stat
 from ksmtrace.processes.identity import all_tgids
 from ksmtrace.processes.regions import all_regions
+
+
+def registered_by(values: Mapping[str, int]) -> bool | None:
+    """What ksm_stat's values say; None where only smaps can tell (before 6.14, not scanned yet)."""
+    if values.get("ksm_rmap_items") or values.get("ksm_merge_any") or values.get("ksm_mergeable"):
+        return True
+    return False if "ksm_mergeable" in values else None
 
 
 def is_registered(tgid: int, proc: Path = PROC) -> bool:
@@ -17,11 +25,8 @@ def is_registered(tgid: int, proc: Path = PROC) -> bool:
     values = read_ksm_stat(tgid, proc)
     if not values:
         return False
-    if values.get("ksm_rmap_items") or values.get("ksm_merge_any") or values.get("ksm_mergeable"):
-        return True
-    if "ksm_mergeable" in values:
-        return False
-    return any(region.mergeable for region in all_regions(tgid, proc))
+    said = registered_by(values)
+    return any(region.mergeable for region in all_regions(tgid, proc)) if said is None else said
 
 
 def registered_tgids(proc: Path = PROC) -> list[int]:

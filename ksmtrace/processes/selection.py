@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fnmatch
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ksmtrace.errors import KsmtraceError
+from ksmtrace.kernel.host import read_text
 from ksmtrace.kernel.sysfs import PROC
 from ksmtrace.processes.identity import Identity, all_tgids, identify, stands_as
 
@@ -44,7 +46,8 @@ def select(wanted: Wanted, proc: Path = PROC) -> Selection:
     if wanted.everything or wanted.cgroup is not None or wanted.vms or wanted.name is not None:
         known = {process.tgid for process in selection.processes}
         for tgid in sorted(set(all_tgids(proc)) - known):
-            if stands_as(tgid, proc) != "process":
+            # Who asks is not asked about.
+            if tgid == os.getpid() or stands_as(tgid, proc) != "process":
                 continue
             identity = identify(tgid, proc)
             if identity is not None and _is_wanted(identity, wanted):
@@ -58,12 +61,22 @@ def select(wanted: Wanted, proc: Path = PROC) -> Selection:
 def _named(tgid: int, selection: Selection, proc: Path) -> None:
     standing = stands_as(tgid, proc)
     identity = identify(tgid, proc) if standing == "process" else None
-    if identity is not None:
+    leader = _leader_of(tgid, proc)
+    if leader not in (None, tgid):
+        selection.missing[tgid] = f"is a thread of process {leader}"
+    elif identity is not None:
         selection.processes.append(identity)
     elif standing in ("kernel thread", "zombie"):
         selection.missing[tgid] = f"is a {standing} and has no memory of its own"
     else:
         selection.missing[tgid] = "does not exist"
+
+
+def _leader_of(tid: int, proc: Path) -> int | None:
+    """The process that a thread belongs to; /proc has threads too, without listing them."""
+    text = read_text(proc / str(tid) / "status") or ""
+    line = next((line for line in text.splitlines() if line.startswith("Tgid:")), None)
+    return None if line is None else int(line.split()[1])
 
 
 def _is_wanted(identity: Identity, wanted: Wanted) -> bool:

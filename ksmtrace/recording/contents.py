@@ -37,7 +37,7 @@ class ContentBook:
         self._namer = namer
         self._key = secrets.token_bytes(_KEY_BYTES)
         self._places: dict[int, tuple[int, int]] = {}
-        self._last: dict[tuple[int, int], tuple[int, int, bool]] = {}
+        self._last: dict[tuple[int, int], tuple[int, int, bool | None]] = {}
         self._spool = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 closed with the book
         self._size = 0
 

@@ -196,6 +196,10 @@ class Agent:
         command = [sys.executable, "-m", "ksmtrace.cli.main", *arguments]
         return _run(command, seconds)
 
+    def do_python(self, program: str, seconds: float) -> tuple[int, str, str]:
+        """Run a Python program; its exit code, output and words."""
+        return _run([sys.executable, "-c", program], seconds)
+
     def do_folder(self, path: str) -> dict[str, bytes]:
         """The files of a folder, by name."""
         return {file.name: file.read_bytes() for file in Path(path).iterdir() if file.is_file()}

@@ -84,6 +84,11 @@ class Guest:
         done: tuple[int, str, str] = self.ask("run", list(arguments), seconds)
         return done
 
+    def python(self, program: str, seconds: float = 120) -> tuple[int, str, str]:
+        """Run a Python program there; its exit code, output and words."""
+        done: tuple[int, str, str] = self.ask("python", program, seconds)
+        return done
+
     def fetch(self, folder: str, target: Path) -> None:
         """Copy the files of a folder out of the guest, into a folder here."""
         files: dict[str, bytes] = self.ask("folder", folder)

@@ -106,3 +106,11 @@ def test_the_obstacles_have_remedies(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "CAP_SYS_ADMIN" in hidden.what
     monkeypatch.setattr(census, "capabilities", lambda: frozenset({"CAP_SYS_ADMIN"}))
     assert census_obstacle(tmp_path) is None
+
+
+def test_a_kernel_whose_flag_says_nothing_has_no_census(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(census, "capabilities", lambda: frozenset({"CAP_SYS_ADMIN"}))
+    monkeypatch.setattr(census, "ksm_flag_tells", lambda: False)
+    obstacle = census_obstacle()
+    assert obstacle is not None
+    assert "calls every anonymous page a KSM page" in str(obstacle)
