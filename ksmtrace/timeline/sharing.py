@@ -22,6 +22,25 @@ def sharing(timeline: Timeline, by: By = "process", at_ns: int | None = None) ->
     out. at_ns: the moment; None: the last at which most was merged. Lives whose end can't be told
     exactly count until they had ended.
     """
+    pages, groups, names = mapped_by(timeline, by, at_ns)
+    pairs = np.unique(pages << np.uint64(32) | groups.astype(np.uint64))
+    page = (pairs >> np.uint64(32)).astype(np.int64)
+    group = (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    index = pd.Index(names, name=by)
+    return pd.DataFrame(together(page, group, len(names)), index=index, columns=index)
+
+
+def mapped_by(
+    timeline: Timeline, by: By = "process", at_ns: int | None = None
+) -> tuple[
+    np.ndarray[tuple[int], np.dtype[np.uint64]],
+    np.ndarray[tuple[int], np.dtype[np.int64]],
+    list[int] | list[str],
+]:
+    """Each mapping's KSM page, the number of the group it is in, and the groups' names.
+
+    by, at_ns: as of `sharing`; mappings of no group are left out.
+    """
     stream, ends = timeline.stream, timeline.ends
     lives = stream.lives.table
     mapped = lives["ksm_page"] >= 0
@@ -35,13 +54,7 @@ def sharing(timeline: Timeline, by: By = "process", at_ns: int | None = None) ->
     rows = np.flatnonzero(chosen)
     groups, names = _groups(timeline, lives["space"][rows], by)
     rows, groups = rows[groups >= 0], groups[groups >= 0]
-    pages = lives["ksm_page"][rows].astype(np.uint64)
-    pairs = np.unique(pages << np.uint64(32) | groups.astype(np.uint64))
-    page = (pairs >> np.uint64(32)).astype(np.int64)
-    group = (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    matrix = _together(page, group, len(names))
-    index = pd.Index(names, name=by)
-    return pd.DataFrame(matrix, index=index, columns=index)
+    return lives["ksm_page"][rows].astype(np.uint64), groups, names
 
 
 def _fullest_moment(timeline: Timeline) -> int | None:
@@ -71,7 +84,7 @@ def _groups(
     return found, [str(names[code]) for code in used.tolist()]
 
 
-def _together(
+def together(
     page: np.ndarray[tuple[int], np.dtype[np.int64]],
     group: np.ndarray[tuple[int], np.dtype[np.int64]],
     groups: int,
