@@ -183,17 +183,47 @@ def recover(directory: Path = RUN_DIRECTORY, ksm: Path = KSM) -> dict[str, str]:
         return values
 
 
+class Change:
+    """Knobs that are being changed for a while. before: what will be restored, by name."""
+
+    def __init__(self, before: Mapping[str, str], ksm: Path) -> None:
+        self.before = before
+        self._ksm = ksm
+
+    def set(self, values: Mapping[str, str]) -> None:
+        """Give the knobs other values; one that is left out gets what it had before.
+
+        Raises KsmtraceError as the kernel refuses, ValueError for a knob that is not restored.
+        """
+        if unheld := values.keys() - self.before.keys():
+            raise ValueError(f"not held: {unheld}")
+        wanted = {**self.before, **values}
+        if wanted.get(_MODE) == "scan-time":
+            wanted.pop("pages_to_scan", None)
+        for name in in_order(wanted):
+            _write(name, wanted[name], self._ksm)
+
+    def unmerge(self) -> None:
+        """Undo all merging on the host, and forget what ksmd knew: run=2, where it stays.
+
+        Raises KsmtraceError as the kernel refuses, ValueError unless `run` is restored.
+        """
+        if "run" not in self.before:
+            raise ValueError("run is not held")
+        _write("run", "2", self._ksm)
+
+
 @contextmanager
 def changed(
     values: Mapping[str, str], directory: Path = RUN_DIRECTORY, ksm: Path = KSM
-) -> Iterator[None]:
+) -> Iterator[Change]:
     """Set knobs on entry, restore them on exit; {} changes nothing and takes no lock.
 
     Raises KsmtraceError where another run holds the lock or the kernel refuses a value; then
     everything is as it was.
     """
     if not values:
-        yield
+        yield Change({}, ksm)
         return
     if not os.access(ksm / "run", os.W_OK):
         if os.geteuid() == 0:
@@ -223,7 +253,7 @@ def changed(
         try:
             for name in in_order(values):
                 _write(name, values[name], ksm)
-            yield
+            yield Change(before, ksm)
         finally:
             try:
                 _restore(before, ksm)

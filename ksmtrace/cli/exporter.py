@@ -1,0 +1,83 @@
+"""exporter: serve KSM's counters, processes, cgroups and guests to Prometheus
+
+Keeps the names of node_exporter's ksmd collector and adds what it lacks. Without
+--capture it only reads /sys and /proc; to read other users' processes it needs
+root or CAP_DAC_READ_SEARCH. Changes nothing on the host.
+
+examples:
+  sudo ksmtrace exporter
+  sudo ksmtrace exporter --listen '[::1]:9437' --processes 20
+  sudo ksmtrace exporter --capture          # scan durations, merges
+  sudo ksmtrace exporter --capture --cow    # and who breaks the sharing
+  ksmtrace exporter --print-unit > ksmtrace-exporter.service
+  ksmtrace exporter --print-dashboard > dashboard.json
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from ksmtrace.cli.workload import say
+from ksmtrace.errors import Exit, KsmtraceError
+
+
+def _number(text: str) -> int:
+    number = int(text)
+    if not 0 <= number <= 10_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 10000")
+    return number
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add(
+        "--listen",
+        default="127.0.0.1:9437",
+        metavar="ADDRESS:PORT",
+        help="where (default: 127.0.0.1:9437)",
+    )
+    add(
+        "--processes",
+        type=_number,
+        default=50,
+        metavar="N",
+        help="processes with series of their own (default: 50)",
+    )
+    add(
+        "--cgroups",
+        type=_number,
+        default=50,
+        metavar="N",
+        help="cgroups, and guests, with such (default: 50)",
+    )
+    add("--capture", action="store_true", help="trace KSM too: scans, merges, losses")
+    add("--cow", action="store_true", help="with --capture: writes to merged pages, and who")
+    add("--backend", metavar="NAME", help="with --capture: auto, core, fentry, bcc or tracefs")
+    add("--print-unit", action="store_true", help="print a systemd unit")
+    add("--print-dashboard", action="store_true", help="print a dashboard for Grafana")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve; see the module's docstring."""
+    from ksmtrace.exporter import files
+
+    if args.print_unit or args.print_dashboard:
+        print(files.unit() if args.print_unit else files.dashboard(), end="")
+        return Exit.OK
+    if not args.capture and (args.cow or args.backend):
+        raise KsmtraceError("--cow and --backend are about a capture", "add --capture", Exit.USAGE)
+    from ksmtrace.exporter.listening import parse_address
+    from ksmtrace.exporter.run import Plan, export
+
+    export(
+        Plan(
+            address=parse_address(args.listen),
+            processes=args.processes,
+            groups=args.cgroups,
+            backend=(args.backend or "auto") if args.capture else None,
+            cow=args.cow,
+        ),
+        say,
+    )
+    return Exit.OK
