@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 from ksmtrace.capture.cow import CowWatch
-from ksmtrace.capture.source import Source
+from ksmtrace.capture.source import EventStream, Source
 from ksmtrace.errors import Exit, KsmtraceError, host_cannot
 
 SOURCES = {
@@ -100,3 +103,24 @@ def _best() -> Choice:
     return Choice(
         tuple(able), tuple(f"{source.name}: {obstacles[source][0].what}" for source in before)
     )
+
+
+def open_first(
+    stack: ExitStack, choice: Choice, ring_bytes: int, say: Callable[[str], None]
+) -> tuple[Choice, EventStream, float]:
+    """Open the first source that the host does not refuse.
+
+    Returns what is left of the choice, the stream, and how many seconds opening took. say: told
+    where a source is passed over. Raises KsmtraceError where the last one is refused too.
+    """
+    while True:
+        begin = time.monotonic()
+        try:
+            stream = stack.enter_context(choice.source.open(ring_bytes=ring_bytes))
+        except KsmtraceError as error:
+            if error.exit_code != Exit.HOST_CANNOT or len(choice.candidates) == 1:
+                raise
+            choice = choice.without_first(error.message)
+            say(f"backend {choice.source.name}: {choice.why}")
+            continue
+        return choice, stream, time.monotonic() - begin

@@ -1,4 +1,4 @@
-"""The command that `record -- CMD` runs and traces."""
+"""The command behind `--` that is run and traced."""
 
 from __future__ import annotations
 
@@ -45,10 +45,13 @@ def merge_warning() -> str | None:
 class Command:
     """A running command. merge: opt its whole memory in before it starts.
 
+    stdout: descriptor that its output goes to; None: where ours does.
     Raises KsmtraceError where it can't be started.
     """
 
-    def __init__(self, arguments: Sequence[str], *, merge: bool = False) -> None:
+    def __init__(
+        self, arguments: Sequence[str], *, merge: bool = False, stdout: int | None = None
+    ) -> None:
         libc = ctypes.CDLL(None, use_errno=True)
 
         def opt_in() -> None:
@@ -59,6 +62,7 @@ class Command:
             # Unsafe only where there are threads; we have none.
             self._process = subprocess.Popen(
                 arguments,
+                stdout=stdout,
                 preexec_fn=opt_in if merge else None,  # noqa: PLW1509
             )
         except FileNotFoundError:
@@ -75,6 +79,14 @@ class Command:
     def fileno(self) -> int:
         """Readable once the command has ended."""
         return self._pidfd
+
+    def has_ended(self) -> bool:
+        """Whether it has."""
+        return self._process.poll() is not None
+
+    def terminate(self) -> None:
+        """Ask it to end (SIGTERM), if it has not."""
+        self._process.terminate()
 
     def end(self, patience: float = 1.0) -> int | None:
         """Its status, as a shell counts: 128 + n for signal n. None if it is still running.

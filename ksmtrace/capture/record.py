@@ -10,15 +10,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ksmtrace import __version__
-from ksmtrace.capture.choose import Choice
+from ksmtrace.capture.choose import Choice, open_first
 from ksmtrace.capture.code_book import CodeBook
 from ksmtrace.capture.command import Command
 from ksmtrace.capture.context import Context
 from ksmtrace.capture.cow import CowWatch
 from ksmtrace.capture.libbpf import struct_size
 from ksmtrace.capture.session import Options, Progress, Session, Signals
-from ksmtrace.capture.source import EventStream
-from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.errors import KsmtraceError
 from ksmtrace.kernel import host, sysfs
 from ksmtrace.kernel.btf import rmap_item_bytes
 from ksmtrace.kernel.knobs import changed, recover
@@ -75,7 +74,7 @@ def record(
     signals = Signals()
     with ExitStack() as stack:
         stack.enter_context(signals.installed())
-        choice, stream, attach_seconds = _open(stack, request.choice, request.ring_bytes, say)
+        choice, stream, attach_seconds = open_first(stack, request.choice, request.ring_bytes, say)
         # Only now what is slow to import: the events of the meantime wait in the ring.
         from ksmtrace.capture.stepped import SteppedSession
         from ksmtrace.recording.contents import ContentBook
@@ -178,23 +177,6 @@ def tidy_up() -> str | None:
     removed = remove_stale_instances()
     restored = [f"{name}={value}" for name, value in recover().items()]
     return " ".join(restored + removed) or None
-
-
-def _open(
-    stack: ExitStack, choice: Choice, ring_bytes: int, say: Callable[[str], None]
-) -> tuple[Choice, EventStream, float]:
-    """Open the first source that the host does not refuse; returns what is left of the choice."""
-    while True:
-        begin = time.monotonic()
-        try:
-            stream = stack.enter_context(choice.source.open(ring_bytes=ring_bytes))
-        except KsmtraceError as error:
-            if error.exit_code != Exit.HOST_CANNOT or len(choice.candidates) == 1:
-                raise
-            choice = choice.without_first(error.message)
-            say(f"backend {choice.source.name}: {choice.why}")
-            continue
-        return choice, stream, time.monotonic() - begin
 
 
 def no_scan_can_end(context: Context) -> bool:

@@ -22,26 +22,22 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ksmtrace.cli.workload import (
+    add_command,
+    add_workload_options,
+    command_of,
+    count,
+    knobs_of,
+    positive,
+    say,
+    warn_if_idle,
+)
 from ksmtrace.errors import Exit, KsmtraceError
 
 if TYPE_CHECKING:
     from ksmtrace.capture.cow import CowWatch
 
 _MIB = 1 << 20
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
-    return number
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -51,28 +47,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", metavar="DIR", type=Path, help="the recording (default: ksm-DATE.ksm)")
     add("--force", action="store_true", help="replace an existing recording")
     add("--backend", default="auto", metavar="NAME", help="auto, core, fentry, bcc or tracefs")
-    add("--duration", type=_positive, metavar="S", help="end after S seconds")
-    add("--scans", type=_count, metavar="N", help="end after N full scans")
-    add("--pid", type=_count, nargs="+", metavar="P", help="keep only these processes' events")
-    add("--interval", type=_positive, default=1.0, metavar="S", help="seconds between samples")
-    add("--census-interval", type=_positive, metavar="S", help="census every S seconds too")
-    add("--ring", type=_count, default=64, metavar="MIB", help="event buffer, MiB (default: 64)")
+    add("--duration", type=positive, metavar="S", help="end after S seconds")
+    add("--scans", type=count, metavar="N", help="end after N full scans")
+    add("--pid", type=count, nargs="+", metavar="P", help="keep only these processes' events")
+    add("--interval", type=positive, default=1.0, metavar="S", help="seconds between samples")
+    add("--census-interval", type=positive, metavar="S", help="census every S seconds too")
+    add("--ring", type=count, default=64, metavar="MIB", help="event buffer, MiB (default: 64)")
     add("--strict", action="store_true", help="exit code 5 if any event was lost")
-    add("--run", action="store_true", help="run=1 while recording")
-    add(
-        "--set",
-        nargs="+",
-        default=[],
-        action="extend",
-        metavar="KNOB=VALUE",
-        help="set knobs while recording",
-    )
-    add("--merge", action="store_true", help="opt the command's whole memory in")
+    add_workload_options(parser, "recording")
     add("--contents", action="store_true", help="step ksmd, and keep digests of what pages hold")
     add("--cow", action="store_true", help="see writes to merged pages as they happen, and who")
     add("--raw-pointers", action="store_true", help="store kernel addresses as they are")
     add("--cmdlines", action="store_true", help="store command lines, not only names")
-    add("command", nargs=argparse.REMAINDER, metavar="-- CMD", help="run CMD and end with it")
+    add_command(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -84,8 +71,8 @@ def run(args: argparse.Namespace) -> int:
     from ksmtrace.cli.status import StatusLine
     from ksmtrace.recording.target import Target
 
-    command = _command(args)
-    knobs = _knobs(args)
+    command = command_of(args)
+    knobs = knobs_of(args)
     if args.contents:
         _check_contents(args, knobs)
     ring_bytes = _ring_bytes(args.ring)
@@ -95,12 +82,12 @@ def run(args: argparse.Namespace) -> int:
     choice = choose_source(args.backend, watch)
     _check_pids(args.pid, choice.source.fields_unknown)
     if (restored := tidy_up()) is not None:
-        _say(f"restored what a killed run had left: {restored}")
-    _say(f"backend {choice.source.name}: {choice.why}")
+        say(f"restored what a killed run had left: {restored}")
+    say(f"backend {choice.source.name}: {choice.why}")
     if args.contents:
-        _say("everything is unmerged now, and ksmd is driven scan by scan (--contents)")
+        say("everything is unmerged now, and ksmd is driven scan by scan (--contents)")
     else:
-        _warn_if_idle(knobs)
+        warn_if_idle(knobs)
     line = StatusLine(sys.stderr)
     recorded = record(
         RecordRequest(
@@ -124,74 +111,35 @@ def run(args: argparse.Namespace) -> int:
         ),
         status=line.progress,
         sealing=line.sealing,
-        say=_say,
+        say=say,
     )
     line.clear()
     if recorded.ended == "nothing":
-        _say(
+        say(
             "ended early: ksmd is off or no process is registered, so no scan would ever end.\n"
             "          Register one (madvise, prctl, or --merge -- CMD) and see that run is 1."
         )
     if recorded.command_status is not None:
-        _say(f"{command[0]} ended with status {recorded.command_status}")
-    _say(
+        say(f"{command[0]} ended with status {recorded.command_status}")
+    say(
         f"{recorded.events:,} events and {recorded.scans:,} full scans in {recorded.path.name}"
         f" (ended by {recorded.ended}); look with: ksmtrace report {output}"
     )
     if watch is not None:
         _say_breaks(watch)
     if recorded.lost:
-        _say(f"{recorded.lost:,} events were lost: ask for a larger --ring")
+        say(f"{recorded.lost:,} events were lost: ask for a larger --ring")
         if args.strict:
             return Exit.EVENTS_LOST
     return Exit.OK
 
 
 def _say_breaks(watch: CowWatch) -> None:
-    _say(f"{watch.breaks:,} writes to merged pages were seen")
+    say(f"{watch.breaks:,} writes to merged pages were seen")
     if watch.unchecked:
-        _say(f"of {watch.unchecked:,} of them it is not known whether they were allowed")
+        say(f"of {watch.unchecked:,} of them it is not known whether they were allowed")
     for obstacle in watch.obstacles:
-        _say(obstacle)
-
-
-def _say(words: str) -> None:
-    print(f"ksmtrace: {words}", file=sys.stderr, flush=True)
-
-
-def _command(args: argparse.Namespace) -> list[str]:
-    import shutil
-
-    from ksmtrace.capture.command import merge_warning
-
-    command = list(args.command)
-    if command and command[0] == "--":
-        command = command[1:]
-    elif command:
-        raise KsmtraceError(
-            f"what is {command[0]!r}?", "a command to run stands behind -- ", Exit.USAGE
-        )
-    if args.merge:
-        if not command:
-            raise KsmtraceError("--merge needs a command", "add -- CMD", Exit.USAGE)
-        if (warning := merge_warning()) is not None:
-            _say(warning)
-    if command and shutil.which(command[0]) is None:
-        raise KsmtraceError(
-            f"there is no command {command[0]!r}", "check its name or give its path"
-        )
-    return command
-
-
-def _knobs(args: argparse.Namespace) -> dict[str, str]:
-    from ksmtrace.kernel.knobs import parse_assignments
-
-    knobs = parse_assignments(args.set)
-    if args.run:
-        if knobs.get("run", "1") != "1":
-            raise KsmtraceError("--run and --set run contradict", "leave one out", Exit.USAGE)
-        knobs["run"] = "1"
-    return knobs
+        say(obstacle)
 
 
 def _check_contents(args: argparse.Namespace, knobs: dict[str, str]) -> None:
@@ -242,13 +190,3 @@ def _check_pids(pids: list[int] | None, fields_unknown: tuple[str, ...]) -> None
     for pid in pids:
         if not Path(f"/proc/{pid}").is_dir():
             raise KsmtraceError(f"there is no process {pid}", "see: ps -e")
-
-
-def _warn_if_idle(knobs: dict[str, str]) -> None:
-    from ksmtrace.kernel.sysfs import read_knob
-
-    if knobs.get("run", read_knob("run")) != "1":
-        _say(
-            "ksmd is off (run is not 1), so nothing will be scanned.\n"
-            "          Add --run, or type: echo 1 | sudo tee /sys/kernel/mm/ksm/run"
-        )

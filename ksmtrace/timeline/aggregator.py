@@ -7,7 +7,6 @@ on is carried from chunk to chunk; chunks grow with it, so time stays linear and
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,6 @@ import numpy.typing as npt
 from ksmtrace.events.registry import (
     COW_BREAK,
     FIRST_SIGHT,
-    INTO_EXISTING,
     KINDS,
     KSM_ADVISOR,
     KSM_MERGE_ONE_PAGE,
@@ -38,16 +36,12 @@ from ksmtrace.timeline.address_spaces import AddressSpaces
 from ksmtrace.timeline.growing import GrowingTable
 from ksmtrace.timeline.ksm_pages import KsmPages
 from ksmtrace.timeline.lives import WRITTEN, Expiry, PageEvents, PageLives
+from ksmtrace.timeline.merging import Columns, Merges, whole_pairs
 from ksmtrace.timeline.sorting import Indices, Mask
 from ksmtrace.timeline.tables import HOW
 
-Columns = Mapping[str, npt.NDArray[Any]]
-"""A batch's slots by name: a structured array, or a column each."""
-
 SLOTS = ("ts", "kind", "pfn", "item", "mm", "addr", "tgid", "err", "arg")
 CHUNK = 1 << 19
-_PAIR_DISTANCE = 1 << 16
-"""The halves of a new KSM page follow each other at once; other CPUs' events may stand between."""
 _EFAULT = -14
 _PAGE_BITS = np.uint64(36)
 _PAGE_SHIFT = np.uint64(12)
@@ -167,7 +161,7 @@ class Aggregator:
             else np.ascontiguousarray(parts[0][name])
             for name in SLOTS
         }
-        taken = rows if last else _whole_pairs(columns, rows)
+        taken = rows if last else whole_pairs(columns, rows)
         rest = self._rows - taken
         self._waiting = [{n: c[taken:] for n, c in columns.items()}] if rest else []
         self._rows = rest
@@ -195,7 +189,7 @@ class Aggregator:
         if not self._addresses_known:
             about["addr"] = np.zeros(len(rows), np.uint64)
         parted = (kind == LOST.id) | (kind == KSM_STOP_SCAN.id)
-        merges = _Merges(about, rows, np.flatnonzero(parted))
+        merges = Merges(about, rows, np.flatnonzero(parted))
         pages = self._page_events(about, rows, spaces, merges)
         chunk = self.lives.before(pages, self._expires, self.spaces.table["entered_ts"])
         whence = chunk.source[chunk.begins]
@@ -265,7 +259,7 @@ class Aggregator:
         return borders
 
     def _page_events(
-        self, about: Columns, rows: Indices, spaces: Indices, merges: _Merges
+        self, about: Columns, rows: Indices, spaces: Indices, merges: Merges
     ) -> PageEvents:
         kind = about["kind"]
         what = np.full(len(rows), lives.MET, np.uint8)
@@ -298,7 +292,7 @@ class Aggregator:
         events: Columns,
         about: Columns,
         rows: Indices,
-        merges: _Merges,
+        merges: Merges,
         dead: Indices,
         begins: Indices,
     ) -> tuple[Indices, npt.NDArray[np.uint8]]:
@@ -341,7 +335,7 @@ class Aggregator:
     def _how(
         self,
         about: Columns,
-        merges: _Merges,
+        merges: Merges,
         joined: Mask,
         page: Indices,
         same: Mask,
@@ -368,7 +362,7 @@ class Aggregator:
         about: Columns,
         rows: Indices,
         spaces: Indices,
-        merges: _Merges,
+        merges: Merges,
         dead: Indices,
     ) -> None:
         orders = self.borders["order"]
@@ -414,56 +408,6 @@ class Aggregator:
                 ip=about["item"][broken],
                 arg=about["arg"][broken],
             )
-
-
-class _Merges:
-    """Merge events among the events about pages, and what became of each: masks of their length.
-
-    parted: rows of the stream that never stand between the halves of a pair.
-    stood: attached to a KSM page. first: of a pair. created: a first half that stood. second: of a
-    pair. zero: tries to map the zero page. failed: tries that failed; an undone first half is none.
-    """
-
-    def __init__(self, about: Columns, rows: Indices, parted: Indices) -> None:
-        kind, err, arg, pfn = (about[name] for name in ("kind", "err", "arg", "pfn"))
-        merge = kind == KSM_MERGE_WITH_KSM_PAGE.id
-        self.zero: Mask = kind == KSM_MERGE_ONE_PAGE.id
-        self.failed: Mask = (merge | self.zero) & (err < 0)
-        self.first: Mask = _first_halves(kind, err, arg)
-        at = np.flatnonzero(merge)
-        here, after = at[:-1], at[1:]
-        pair = self.first[here] & ((arg[after] & INTO_EXISTING) != 0)
-        pair &= (pfn[here] == pfn[after]) & (rows[after] - rows[here] <= _PAIR_DISTANCE)
-        if len(parted):
-            # The second half may be among what is missing (lost, or another process's where only
-            # some were recorded), and this one another page's.
-            pair &= np.searchsorted(parted, rows[here]) == np.searchsorted(parted, rows[after])
-        undone = here[pair & (err[after] < 0)]
-        self.second: Mask = np.zeros(len(kind), bool)
-        self.second[after[pair & (err[after] >= 0)]] = True
-        self.stood: Mask = merge & (err >= 0)
-        self.stood[undone] = False
-        self.created: Mask = self.first & self.stood
-
-
-def _first_halves(kind: npt.NDArray[Any], err: npt.NDArray[Any], arg: npt.NDArray[Any]) -> Mask:
-    """Successful events that turn the scanned page itself into a KSM page."""
-    mask: Mask = kind == KSM_MERGE_WITH_KSM_PAGE.id
-    mask &= err == 0
-    mask &= (arg & INTO_EXISTING) == 0
-    return mask
-
-
-def _whole_pairs(events: Columns, rows: int) -> int:
-    """How many of the first `rows` events to take so that no pair is cut in two."""
-    begin = max(0, rows - _PAIR_DISTANCE)
-    tail = {name: events[name][begin:rows] for name in ("kind", "err", "arg")}
-    merges = np.flatnonzero(tail["kind"] == KSM_MERGE_WITH_KSM_PAGE.id)
-    if not len(merges):
-        return rows
-    last = merges[-1:]
-    open_pair = _first_halves(*(tail[name][last] for name in ("kind", "err", "arg")))[0]
-    return begin + int(last[0]) if open_pair else rows
 
 
 def page_keys(spaces: Indices, addr: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:

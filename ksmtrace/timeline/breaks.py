@@ -29,10 +29,11 @@ from ksmtrace.events.registry import (
     ZERO_PAGE,
 )
 from ksmtrace.recording.reader import StoredRecording
-from ksmtrace.timeline.aggregator import Aggregator, Columns
+from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.build import Timeline
 from ksmtrace.timeline.context import Samples
 from ksmtrace.timeline.ends import resets_of
+from ksmtrace.timeline.merging import Columns
 from ksmtrace.timeline.sorting import Indices
 from ksmtrace.timeline.tables import HOW, whole
 from ksmtrace.timeline.unsharing import MergedPages

@@ -22,10 +22,11 @@ from ksmtrace.timeline import (
     process_tables,
     scan_table,
 )
-from ksmtrace.timeline.aggregator import CHUNK, SLOTS, Aggregator, Columns
+from ksmtrace.timeline.aggregator import CHUNK, SLOTS, Aggregator
 from ksmtrace.timeline.before import add_lives_of_before
 from ksmtrace.timeline.context import Context, Tables
 from ksmtrace.timeline.ends import Ends, ends_of
+from ksmtrace.timeline.merging import Columns
 from ksmtrace.timeline.regions import Regions, regions_of
 from ksmtrace.timeline.scans import Scans, begun_in, scans_of
 

@@ -11,7 +11,8 @@ import pandas as pd
 
 from ksmtrace.kernel.sysfs import KNOBS
 from ksmtrace.timeline.build import Timeline
-from ksmtrace.timeline.measures import MEASURES, Figures, Measure, Missing, Value
+from ksmtrace.timeline.host_figures import Measure, Missing, Value
+from ksmtrace.timeline.measures import MEASURES, Figures
 
 SETUP: Mapping[str, str] = MappingProxyType(
     {
@@ -40,7 +41,7 @@ class Setting:
 class Compared:
     """A figure of both."""
 
-    measure: Measure
+    measure: Measure[Figures]
     a: Value
     b: Value
 

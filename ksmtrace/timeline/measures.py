@@ -6,41 +6,43 @@ A figure that a recording can't give is `Missing`, with the reason; it is never 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from ksmtrace.kernel.releases import UNKNOWN_KERNEL, parse_release
-from ksmtrace.kernel.sysfs import COUNTERS_BY_NAME, KNOBS_BY_NAME
+from ksmtrace.kernel.sysfs import KNOBS_BY_NAME
 from ksmtrace.timeline.build import Timeline
+from ksmtrace.timeline.context import Samples
 from ksmtrace.timeline.convergence import FRACTIONS, growth
+from ksmtrace.timeline.host_figures import (
+    GIB,
+    NOTHING_SAVED,
+    Floats,
+    HostFigures,
+    Measure,
+    Missing,
+    Value,
+    cpu,
+    cpu_per_gib,
+    cpu_share,
+    divided,
+)
 
-Floats = npt.NDArray[np.float64]
-Unit = Literal["number", "per_s", "s", "us", "bytes", "percent", "cpu_s"]
-GIB = 1 << 30
 
-
-@dataclass(frozen=True)
-class Missing:
-    """A figure that can't be told, and why: a clause that fits after a dash."""
-
-    why: str
-
-
-Value = float | Missing
-
-
-class Figures:
+class Figures(HostFigures):
     """One recording, asked for its figures."""
 
     def __init__(self, timeline: Timeline) -> None:
         self.timeline = timeline
         self.manifest = timeline.recording.manifest
-        self.page_bytes = timeline.context.page_bytes
+        super().__init__(str(self.manifest.get("kernel")), timeline.context.page_bytes)
+
+    @property
+    def host(self) -> Samples:
+        """The host's samples."""
+        return self.timeline.context.host
 
     @cached_property
     def duration_s(self) -> Value:
@@ -51,63 +53,6 @@ class Figures:
         last = max([self.timeline.stream.last_ts, *self.timeline.context.host.ts[-1:].tolist()])
         seconds = (last - self.timeline.context.begin_ns) / 1e9
         return seconds if seconds > 0 else Missing("nothing was recorded")
-
-    def counter(self, name: str) -> Floats | Missing:
-        """A counter of the host at each sample; NaN where one lacks it, but not all do."""
-        if not len(self.timeline.context.host):
-            return Missing("no counters were sampled")
-        declared = COUNTERS_BY_NAME[name]
-        values = self.timeline.context.host.counters[name]
-        if np.isfinite(values).any():
-            return values
-        if self.older_than(declared.since):
-            return Missing(f"{name} came with Linux {declared.since}")
-        return Missing(f"{name} was not sampled")
-
-    def older_than(self, release: str) -> bool:
-        """Whether the recorded kernel is known, and older than a release."""
-        kernel = str(self.manifest.get("kernel"))
-        return kernel != UNKNOWN_KERNEL and (0, 0, 0) < parse_release(kernel) < parse_release(
-            release
-        )
-
-    def last(self, name: str) -> Value:
-        """A counter's last value."""
-        values = self.counter(name)
-        return values if isinstance(values, Missing) else float(values[np.isfinite(values)][-1])
-
-    def grown(self, name: str) -> tuple[float, float] | Missing:
-        """By how much a counter grew from its first to its last sample, and in how many seconds."""
-        values = self.counter(name)
-        if isinstance(values, Missing):
-            return values
-        there = np.isfinite(values)
-        ts = self.timeline.context.host.ts[there]
-        seconds = float(ts[-1] - ts[0]) / 1e9
-        if seconds <= 0:
-            return Missing("it takes two samples of the counters")
-        return float(values[there][-1] - values[there][0]), seconds
-
-    @cached_property
-    def saved(self) -> tuple[npt.NDArray[np.uint64], Floats] | Missing:
-        """When (ns), and pages_sharing + ksm_zero_pages in bytes then."""
-        sharing = self.counter("pages_sharing")
-        if isinstance(sharing, Missing):
-            return sharing
-        zero = self.counter("ksm_zero_pages")
-        pages = sharing if isinstance(zero, Missing) else sharing + np.nan_to_num(zero)
-        there = np.isfinite(pages)
-        return self.timeline.context.host.ts[there], pages[there] * self.page_bytes
-
-    @cached_property
-    def saved_mean(self) -> Value:
-        """Bytes saved, averaged over time: each sample counts until the next."""
-        if isinstance(self.saved, Missing):
-            return self.saved
-        ts, saved = self.saved
-        if len(ts) < 2 or ts[-1] == ts[0]:
-            return Missing("it takes two samples of the counters")
-        return float(np.average(saved[:-1], weights=np.diff(ts).astype(np.float64)))
 
     @cached_property
     def scans(self) -> pd.DataFrame:
@@ -159,15 +104,6 @@ class Figures:
         return None if self.manifest.get("cow") else Missing("recorded without --cow")
 
 
-def divided(top: Value, bottom: Value, times: float = 1.0, why: str = "") -> Value:
-    """The quotient, so many times. why: what it means that bottom is 0."""
-    if isinstance(top, Missing):
-        return top
-    if isinstance(bottom, Missing):
-        return bottom
-    return times * top / bottom if bottom else Missing(why)
-
-
 def _rate(name: str) -> Callable[[Figures], Value]:
     def of(figures: Figures) -> Value:
         grown = figures.grown(name)
@@ -189,27 +125,10 @@ def _visit_rate(figures: Figures) -> Value:
     return visits if isinstance(grown, Missing) else divided(visits, grown[1])
 
 
-def _cpu(figures: Figures) -> Value:
-    grown = figures.grown("ksmd_cpu_ns")
-    return grown if isinstance(grown, Missing) else grown[0] / 1e9
-
-
-def _cpu_share(figures: Figures) -> Value:
-    grown = figures.grown("ksmd_cpu_ns")
-    return grown if isinstance(grown, Missing) else 100 * grown[0] / 1e9 / grown[1]
-
-
-_NOTHING_SAVED = "nothing was saved"
-
-
-def _cpu_per_gib(figures: Figures) -> Value:
-    return divided(_cpu(figures), figures.saved_mean, GIB, _NOTHING_SAVED)
-
-
 def _cpu_per_gib_hour(figures: Figures) -> Value:
-    share = _cpu_share(figures)
+    share = cpu_share(figures)
     seconds = share if isinstance(share, Missing) else share / 100 * 3600
-    return divided(seconds, figures.saved_mean, GIB, _NOTHING_SAVED)
+    return divided(seconds, figures.saved_mean, GIB, NOTHING_SAVED)
 
 
 def _saved(pick: Callable[[Floats], Any]) -> Callable[[Figures], Value]:
@@ -287,25 +206,7 @@ def _residual(figures: Figures) -> Value:
     return Missing("only some processes recorded" if some else "no counters were sampled")
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A figure. name: as JSON has it, with its unit. better: which of two is, None if neither.
-
-    words: as the table has it. meaning: as docs/diff.md has it. scales: it grows with the
-    recording's length, so that two of different lengths don't compare.
-    """
-
-    group: str
-    name: str
-    words: str
-    unit: Unit
-    of: Callable[[Figures], Value]
-    meaning: str
-    better: Literal["more", "less"] | None = None
-    scales: bool = False
-
-
-def _convergence(percent: int) -> Measure:
+def _convergence(percent: int) -> Measure[Figures]:
     return Measure(
         "convergence",
         f"time_to_{percent}_percent_s",
@@ -317,7 +218,7 @@ def _convergence(percent: int) -> Measure:
     )
 
 
-MEASURES: tuple[Measure, ...] = (
+MEASURES: tuple[Measure[Figures], ...] = (
     Measure("rates", "merges_per_s_of_scanning", "merges a second of scanning", "per_s",
             _merges_while_scanning,
             "merges, onto the zero page too, in full scans recorded whole, by their time"),
@@ -347,17 +248,17 @@ MEASURES: tuple[Measure, ...] = (
             lambda figures: figures.last("general_profit"),
             "`general_profit`: saved, less the memory of all rmap_items", "more"),
     *(_convergence(percent) for percent in FRACTIONS),
-    Measure("cost", "ksmd_cpu_s", "ksmd's CPU", "cpu_s", _cpu,
+    Measure("cost", "ksmd_cpu_s", "ksmd's CPU", "cpu_s", cpu,
             "CPU time of ksmd between the first and the last sample", "less", scales=True),
-    Measure("cost", "ksmd_cpu_percent", "ksmd's share of a core", "percent", _cpu_share,
+    Measure("cost", "ksmd_cpu_percent", "ksmd's share of a core", "percent", cpu_share,
             "the same in percent of the time", "less"),
-    Measure("cost", "ksmd_cpu_s_per_gib", "CPU a GiB saved", "cpu_s", _cpu_per_gib,
+    Measure("cost", "ksmd_cpu_s_per_gib", "CPU a GiB saved", "cpu_s", cpu_per_gib,
             "ksmd's CPU seconds by the GiB saved, mean over time", "less", scales=True),
     Measure("cost", "ksmd_cpu_s_per_gib_hour", "CPU a GiB saved for an hour", "cpu_s",
             _cpu_per_gib_hour, "the same, by the hours recorded: compares whatever the length",
             "less"),
     Measure("cost", "ksmd_cpu_us_per_visit", "CPU a page visited", "us",
-            lambda figures: divided(_cpu(figures), _visits(figures), 1e6, "no page was visited"),
+            lambda figures: divided(cpu(figures), _visits(figures), 1e6, "no page was visited"),
             "ksmd's CPU by the growth of `pages_scanned`", "less"),
     Measure("churn", "ended_per_s", "ends of merged pages a second", "per_s", _ended,
             "ended lives of the table `pages`, as far as known", "less"),

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.difference import SETUP, Compared, Difference, Pair, Setting, Side
-from ksmtrace.timeline.measures import Missing, Unit, Value
+from ksmtrace.timeline.host_figures import Missing, Unit, Value
 from ksmtrace.views.text import UNKNOWN, count, named_table, seconds, size
 
 _MOST_PROCESSES = 8

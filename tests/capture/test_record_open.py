@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from ksmtrace.capture.choose import Choice
-from ksmtrace.capture.record import _open
+from ksmtrace.capture.choose import Choice, open_first
 from ksmtrace.errors import Exit, KsmtraceError, Obstacle
 
 
@@ -37,7 +36,7 @@ def test_auto_steps_on_when_a_source_is_refused_after_all() -> None:
     fakes: Any = (Fake("core", refused()), Fake("tracefs"))
     said: list[str] = []
     with ExitStack() as stack:
-        choice, stream, _ = _open(stack, Choice(fakes), 1, said.append)
+        choice, stream, _ = open_first(stack, Choice(fakes), 1, said.append)
     assert stream == "tracefs"
     assert choice.why == "the best that works here (core: the verifier says no)"
     assert said == [f"backend tracefs: {choice.why}"]
@@ -47,4 +46,4 @@ def test_auto_steps_on_when_a_source_is_refused_after_all() -> None:
 def test_the_last_refusal_is_told(code: Exit) -> None:
     fakes: Any = (Fake("core", refused(code)),)
     with ExitStack() as stack, pytest.raises(KsmtraceError, match="the verifier says no"):
-        _open(stack, Choice(fakes), 1, print)
+        open_first(stack, Choice(fakes), 1, print)

@@ -314,3 +314,34 @@ def test_any_assignment_is_read_or_a_usage_error(text: str) -> None:
         assert error.exit_code == Exit.USAGE  # noqa: PT017 either is right
     else:
         assert values.keys() <= KNOBS_BY_NAME.keys()
+
+
+def test_held_knobs_change_again_and_those_left_out_go_back(ksm: Path, run: Path) -> None:
+    with changed({"pages_to_scan": "307", "use_zero_pages": "1"}, run, ksm) as change:
+        change.set({"pages_to_scan": "503"})
+        assert state(ksm) == BEFORE | {"pages_to_scan": "503"}
+        change.set({"use_zero_pages": "1"})
+        assert state(ksm) == BEFORE | {"use_zero_pages": "1"}
+    assert state(ksm) == BEFORE
+
+
+def test_only_what_will_be_restored_can_be_changed(ksm: Path, run: Path) -> None:
+    with changed({"pages_to_scan": "307"}, run, ksm) as change:
+        with pytest.raises(ValueError, match="run"):
+            change.set({"run": "1"})
+        with pytest.raises(ValueError, match="run"):
+            change.unmerge()
+    assert state(ksm) == BEFORE
+
+
+def test_unmerging_is_undone_like_any_change(ksm: Path, run: Path) -> None:
+    with changed({"run": "1"}, run, ksm) as change:
+        change.unmerge()
+        assert state(ksm)["run"] == "2"
+    assert state(ksm) == BEFORE
+
+
+def test_pages_to_scan_is_left_to_the_advisor_while_it_is_on(ksm: Path, run: Path) -> None:
+    with changed({"advisor_mode": "none", "pages_to_scan": "307"}, run, ksm) as change:
+        change.set({"advisor_mode": "scan-time", "pages_to_scan": "503"})
+        assert state(ksm)["pages_to_scan"] == "307"

@@ -13,7 +13,8 @@ from support.recordings import BEGIN, host_sample, make_recording
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.timeline.build import timeline_of
 from ksmtrace.timeline.difference import Compared, Difference, Setting, Side, difference
-from ksmtrace.timeline.measures import MEASURES, Missing
+from ksmtrace.timeline.host_figures import Missing
+from ksmtrace.timeline.measures import MEASURES
 
 NAMED = {measure.name: measure for measure in MEASURES}
 SAVED, CPU, RATE = (

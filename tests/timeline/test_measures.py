@@ -14,7 +14,8 @@ from support.recordings import BEGIN, SECOND, host_sample, make_recording
 
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.timeline.build import timeline_of
-from ksmtrace.timeline.measures import GIB, MEASURES, Figures, Missing, Value
+from ksmtrace.timeline.host_figures import GIB, Missing, Value
+from ksmtrace.timeline.measures import MEASURES, Figures
 
 
 def figures_of(path: Path) -> Mapping[str, Value]:

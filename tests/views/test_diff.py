@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from ksmtrace.timeline.difference import Compared, Difference, Pair, Setting, Side
-from ksmtrace.timeline.measures import MEASURES, Measure, Missing, Value
+from ksmtrace.timeline.host_figures import Measure, Missing, Value
+from ksmtrace.timeline.measures import MEASURES
 from ksmtrace.views.diff import diff_as_dict, render_diff
 
 NAMED = {measure.name: measure for measure in MEASURES}
