@@ -40,6 +40,10 @@ bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftr
 bench-cow: .venv/.set-up-dev	## what watching writes to merged pages costs (root)
 	@$(PY) bench/cow.py
 
+.PHONY: bench-exporter
+bench-exporter: .venv/.set-up-dev	## what a scrape costs with thousands of processes (root)
+	@$(PY) bench/exporter.py
+
 .PHONY: bench-model
 bench-model: .venv/.set-up-dev	## page visits a second of the model, and of the real ksmd (root)
 	@$(PY) bench/model.py

@@ -10,9 +10,10 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from library.readme import readme
 from worked import refreshed
@@ -21,18 +22,20 @@ from ksmtrace.cli.main import COMMANDS, build_parser
 from ksmtrace.cli.main import main as cli
 from ksmtrace.events.c_header import c_header
 from ksmtrace.events.docs import events_page
+from ksmtrace.exporter.docs import metrics_table
+from ksmtrace.inspect.advise.docs import behaviours_table, rules_table
+from ksmtrace.inspect.why.causes import CAUSES
 from ksmtrace.kernel.releases import parse_release
 from ksmtrace.lab.docs import scenarios_page
 from ksmtrace.lab.where import HOST
 from ksmtrace.recording.docs import recording_page
 from ksmtrace.replay.conformance import RULES
 from ksmtrace.timeline.docs import timeline_tables_page
+from ksmtrace.timeline.host_figures import Measure
 from ksmtrace.timeline.measures import MEASURES
+from ksmtrace.timeline.stat import STAT_MEASURES
 
 ROOT = Path(__file__).parents[1]
-_RULES = re.compile(r"(<!-- rules -->\n).*?(<!-- /rules -->)", re.DOTALL)
-_MEASURES = re.compile(r"(<!-- measures -->\n).*?(<!-- /measures -->)", re.DOTALL)
-_TRIED = re.compile(r"(<!-- tried -->\n).*?(<!-- /tried -->)", re.DOTALL)
 _HELP = re.compile(r"(<!-- help -->\n```text\n).*?(\n```\n<!-- /help -->)", re.DOTALL)
 _OUTPUT = re.compile(
     r"(<!-- output: ksmtrace ([^\n]*) -->\n```text\n).*?(```\n<!-- /output -->)", re.DOTALL
@@ -60,21 +63,33 @@ def help_text(verb: str) -> str:
 
 
 def command_page(verb: str) -> str:
-    """docs/VERB.md with the command's present help, output, and the rules it keeps, in place."""
+    """docs/VERB.md with the command's present help, output and tables in place."""
     page = (ROOT / "docs" / f"{verb}.md").read_text()
     help_now = help_text(verb)
     page = _HELP.sub(lambda found: found[1] + help_now + found[2], page)
     page = _OUTPUT.sub(lambda found: found[1] + output(found[2]) + found[3], page)
-    rules = "".join(f"- **{name}**: {meaning}\n" for name, meaning in RULES.items())
-    page = _RULES.sub(lambda found: found[1] + rules + found[2], page)
-    page = _TRIED.sub(lambda found: found[1] + tried_table() + found[2], page)
-    return _MEASURES.sub(lambda found: found[1] + measures_table() + found[2], page)
+    return _TABLE.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], page)
 
 
-def measures_table() -> str:
-    """What `ksmtrace diff` compares."""
+def rules_list() -> str:
+    """The rules that `ksmtrace replay --check` keeps."""
+    return "".join(f"- **{name}**: {meaning}\n" for name, meaning in RULES.items())
+
+
+def causes_table() -> str:
+    """The causes that `ksmtrace why` knows, in ksmd's order."""
+    lines = ["| cause | of the | | what to do |", "|---|---|---|---|"]
+    lines += [
+        f"| `{c.name}` | {c.level} | {c.what}: {c.meaning} | {c.remedy or 'see below'} |"
+        for c in CAUSES.values()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def measures_table(measures: Sequence[Measure[Any]]) -> str:
+    """What `ksmtrace diff` compares, or what `ksmtrace stat` tells."""
     lines = ["| | figure | name in JSON | meaning |", "|---|---|---|---|"]
-    lines += [f"| {m.group} | {m.words} | `{m.name}` | {m.meaning} |" for m in MEASURES]
+    lines += [f"| {m.group} | {m.words} | `{m.name}` | {m.meaning} |" for m in measures]
     return "\n".join(lines) + "\n"
 
 
@@ -112,6 +127,20 @@ def tried_table() -> str:
             lines.append(f"| `{name}` | {verdict} | {compared} | {seen} |")
         lines.append("")
     return "\n".join(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "advice": rules_table,
+    "behaviours": behaviours_table,
+    "causes": causes_table,
+    "figures": partial(measures_table, STAT_MEASURES),
+    "measures": partial(measures_table, MEASURES),
+    "metrics": metrics_table,
+    "rules": rules_list,
+    "tried": tried_table,
+}
+"""What may stand between <!-- NAME --> and <!-- /NAME --> in a command's page."""
+_TABLE = re.compile(rf"(<!-- ({'|'.join(TABLES)}) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
 
 
 def worked_page(name: str) -> str:

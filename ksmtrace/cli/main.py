@@ -14,9 +14,9 @@ from ksmtrace import __version__
 from ksmtrace.errors import Exit, KsmtraceError
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "capture": ("record",),
+    "capture": ("record", "stat", "exporter"),
     "look": ("report", "timeline", "diff", "export", "import"),
-    "ask": ("doctor",),
+    "ask": ("why", "estimate", "advise", "doctor"),
     "model": ("lab", "simulate", "replay", "kernels"),
 }
 """Every verb, by what it is for. A verb is a module of this package with a docstring that is its

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ksmtrace.model.content import ZERO
 from ksmtrace.model.memory import Frame, Memory, Mm
+from ksmtrace.recording.reader import StoredRecording
 
 Key = tuple[int, int]
 """(process id, address)."""
+
+
+def contents_by_digest(recording: StoredRecording) -> dict[int, bytes]:
+    """A content for each digest that compares as the real ones do: its rank."""
+    contents: dict[int, bytes] = {}
+    for batch in recording.record_batches("ranks"):
+        columns = [batch.column(name).to_pylist() for name in ("digest", "rank", "zero")]
+        for digest, rank, zero in zip(*columns, strict=True):
+            contents[digest] = ZERO if zero else (rank + 1).to_bytes(8, "big").rstrip(b"\0")
+    return contents
 
 
 class Mirror:

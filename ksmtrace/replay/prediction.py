@@ -33,11 +33,11 @@ from ksmtrace.kernel.sysfs import KNOBS
 from ksmtrace.lab.matching import EventMatcher
 from ksmtrace.lab.notation import Teller
 from ksmtrace.model.clock import Clock
-from ksmtrace.model.content import PAGE_SIZE, ZERO
+from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.ksm import KsmScanner
 from ksmtrace.model.memory import Memory, Mm, Vma
 from ksmtrace.recording.reader import StoredRecording
-from ksmtrace.replay.mirror import Mirror
+from ksmtrace.replay.mirror import Mirror, contents_by_digest
 
 _COMPARED = (
     "full_scans", "pages_shared", "pages_sharing", "pages_unshared", "pages_volatile",
@@ -115,7 +115,7 @@ class _Predictor:
             self._memory, kernel=profile, knobs={**knobs, "pages_to_scan": 1 << 31},
             clock=self._clock,
         )  # fmt: skip
-        contents = _contents_by_digest(recording)
+        contents = contents_by_digest(recording)
         self._mirror = Mirror(self._memory, contents)
         self._ranked = all(
             digest is None or digest in contents
@@ -332,16 +332,6 @@ def _snapshots(recording: StoredRecording) -> dict[tuple[int, str], _Snapshot]:
             rows = snapshots.setdefault((seq, phase), _Snapshot()).rows
             rows[tgid, addr] = (digest, pfn or 0)
     return snapshots
-
-
-def _contents_by_digest(recording: StoredRecording) -> dict[int, bytes]:
-    """A content for each digest that compares as the real ones do: its rank."""
-    contents: dict[int, bytes] = {}
-    for batch in recording.record_batches("ranks"):
-        columns = [batch.column(name).to_pylist() for name in ("digest", "rank", "zero")]
-        for digest, rank, zero in zip(*columns, strict=True):
-            contents[digest] = ZERO if zero else (rank + 1).to_bytes(8, "big").rstrip(b"\0")
-    return contents
 
 
 def _regions(recording: StoredRecording) -> list[tuple[int, int, list[tuple[int, int]]]]:
