@@ -57,7 +57,10 @@ def record_performance(
                 "clock_end": _clock(),
                 "command_status": None,
                 "rmap_item_bytes": rmap_item_bytes(),
-                "notes": list(performance.notes),
+                "notes": [
+                    *performance.notes,
+                    *([context.census_note] if context.census_note else []),
+                ],
                 "censuses": list(context.censuses.values()),
                 "lab": {
                     "scenario": to_toml(plan.scenario),

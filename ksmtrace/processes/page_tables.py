@@ -78,7 +78,8 @@ def words_of_frames(file: int, frames: Words) -> Words:
     begin = 0
     while begin < len(distinct):
         first = int(distinct[begin])
-        end = int(np.searchsorted(distinct, first + _FRAMES_AT_ONCE))
+        # A plain int would have numpy turn all of `distinct` into floats, each time.
+        end = int(np.searchsorted(distinct, np.uint64(first + _FRAMES_AT_ONCE)))
         span = int(distinct[end - 1]) - first + 1
         read = np.frombuffer(os.pread(file, span * 8, first * 8), "<u8")
         offsets = (distinct[begin:end] - distinct[begin]).astype(np.int64)

@@ -21,7 +21,8 @@ from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.replay.mirror import Mirror, contents_by_digest
 
 _STILL = 3
-"""Scans without any change after which nothing more will."""
+_STILL_SKIPPING = 10
+"""Scans in which nothing more is saved after which nothing more will be: smart scan skips 8."""
 _DRIVEN = ("run", "sleep_millisecs", "pages_to_scan", "advisor_mode")
 
 
@@ -29,7 +30,7 @@ _DRIVEN = ("run", "sleep_millisecs", "pages_to_scan", "advisor_mode")
 class MomentRun:
     """How a scanner went over it. scans: the counters after each full scan.
 
-    converged: nothing changed any more; if not, the limit of scans was reached.
+    converged: nothing more was saved; if not, the limit of scans was reached.
     """
 
     on: str
@@ -84,7 +85,7 @@ def read_moment(recording: StoredRecording) -> Moment:
 def scan_moment(
     moment: Moment, profile: Profile, on: str, knobs: Mapping[str, str], most_scans: int
 ) -> MomentRun:
-    """Scan it until nothing changes. knobs: instead of the snapshot's own.
+    """Scan it until nothing more is saved. knobs: instead of the snapshot's own.
 
     Raises KsmtraceError (usage) for a knob that this kernel lacks or refuses.
     """
@@ -116,15 +117,16 @@ def scan_moment(
     Mirror(memory, moment.contents).follow(mms, moment.pages)
     run = MomentRun(on, len(moment.pages), len(mms))
     still = 0
+    skips = scanner.knobs.get("smart_scan") == "1"
+    enough = _STILL_SKIPPING if skips else _STILL
     while mms and len(run.scans) < most_scans and not run.converged:
         scanner.scan()
         run.scans.append(dict(scanner.counters))
         same = len(run.scans) > 1 and _state(run.scans[-1]) == _state(run.scans[-2])
         still = still + 1 if same else 0
-        run.converged = still >= _STILL
+        run.converged = still >= enough
     return run
 
 
 def _state(counters: Mapping[str, int]) -> tuple[int | None, ...]:
-    names = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile", "ksm_zero_pages")
-    return tuple(counters.get(name) for name in names)
+    return tuple(counters.get(name) for name in ("pages_shared", "pages_sharing", "ksm_zero_pages"))

@@ -44,7 +44,7 @@ def _table(run: MomentRun, page_bytes: int) -> RenderableType:
             *(UNKNOWN if value is None else count(value) for value in values),
             size(saved(counters) * page_bytes),
         )
-    end = "nothing changes any more" if run.converged else "it would go on (--scans)"
+    end = "nothing more will be saved" if run.converged else "it would go on (--scans)"
     return Group(table, Text(end, style="dim"), Text())
 
 

@@ -124,6 +124,8 @@ def _first_look(question: Question, identity: Identity, facts: HostFacts, say: S
         page = None
         if chosen.address is not None:
             page = look_at_page(tgid, chosen.regions[0], chosen.address)
+            if page.cause == "unregistered":
+                page.remedy = how_to_register(identity)
     except PermissionError as error:
         raise KsmtraceError(
             f"process {tgid} may not be looked at: {error.strerror}",

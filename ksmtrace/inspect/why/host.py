@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ksmtrace.inspect.estimate.cost import cost, pace_of
+from ksmtrace.inspect.estimate.cost import Pages, cost, pace_of
 from ksmtrace.inspect.why.answer import Found
 from ksmtrace.inspect.why.causes import CAUSES
 from ksmtrace.kernel.host import kernel_release, read_text
@@ -49,7 +49,7 @@ class HostFacts:
         """Until ksmd has been twice at so many pages, by its settings; None: never."""
         if self.knobs.get("run") != "1":
             return None
-        return cost(pages, 0, pace_of(self.counters, dict(self.knobs))).seconds
+        return cost(Pages(pages, 0), pace_of(dict(self.knobs))).seconds
 
 
 def _read() -> tuple[dict[str, int], dict[str, str]]:
