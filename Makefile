@@ -23,7 +23,8 @@ demo: .venv/.set-up-use	## set up, trace the real ksmd on a small workload, repo
 test: .venv/.set-up-dev	## set up; lint, types, all tests, live where possible
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@$(PY) -m mypy
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto tests --ignore=tests/live --ignore=tests/kernels
+	@$(PY) -m pytest tests/live tests/kernels
 
 .PHONY: bpf
 bpf: .venv/.set-up-dev	## build the BPF objects, the event header and the generated docs
@@ -39,6 +40,14 @@ bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftr
 .PHONY: bench-cow
 bench-cow: .venv/.set-up-dev	## what watching writes to merged pages costs (root)
 	@$(PY) bench/cow.py
+
+.PHONY: bench-estimate
+bench-estimate: .venv/.set-up-dev	## how fast memory is read and digested, in what memory (root)
+	@$(PY) bench/estimate.py
+
+.PHONY: bench-estimate-reality
+bench-estimate-reality: .venv/.set-up-dev	## estimates of real workloads, and what ksmd reached (root)
+	@$(PY) bench/estimate_reality.py --write; $(PY) scripts/generate.py
 
 .PHONY: bench-exporter
 bench-exporter: .venv/.set-up-dev	## what a scrape costs with thousands of processes (root)

@@ -129,6 +129,22 @@ def tried_table() -> str:
     return "\n".join(lines)
 
 
+def reality_table() -> str:
+    """What `ksmtrace estimate` said, and what the kernel reached: `make bench-estimate-reality`."""
+    kept = json.loads((ROOT / "docs" / "estimate-reality.json").read_text())
+    lines = [
+        "| workload | zero pages | processes | pages | changed | estimated | reached | error |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {one['workload']} | {'on' if one['use_zero_pages'] else 'off'} | {one['processes']} "
+        f"| {one['candidates']:,} | {one['changed']:,} | {one['estimated']:,} "
+        f"| {one['reached']:,} | {one['error']:+.2%} |"
+        for one in kept["outcomes"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "advice": rules_table,
     "behaviours": behaviours_table,
@@ -136,6 +152,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "figures": partial(measures_table, STAT_MEASURES),
     "measures": partial(measures_table, MEASURES),
     "metrics": metrics_table,
+    "reality": reality_table,
     "rules": rules_list,
     "tried": tried_table,
 }
@@ -149,7 +166,14 @@ def worked_page(name: str) -> str:
         return refreshed(ROOT / "docs" / f"{name}.md")
 
 
+def front_page() -> str:
+    """README.md with its generated tables in place."""
+    page = (ROOT / "README.md").read_text()
+    return _TABLE.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], page)
+
+
 GENERATED: dict[str, Callable[[], str]] = {
+    "README.md": front_page,
     "bpf/event.h": c_header,
     "docs/analysis.md": partial(worked_page, "analysis"),
     "docs/events.md": events_page,
