@@ -1,0 +1,94 @@
+"""A snapshot holds what was estimated: the reference scanner saves as much on it."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import ksmtrace
+from ksmtrace.cli.main import main
+from ksmtrace.inspect.estimate.read import HowToRead, read_memory
+from ksmtrace.inspect.estimate.savings import Terms, reckon
+from ksmtrace.inspect.estimate.snapshot import save_snapshot
+from ksmtrace.kernel.releases import profile
+from ksmtrace.lab.workload import PAGE, mergeable_memory, page_of
+from ksmtrace.processes.selection import Wanted, select
+from ksmtrace.recording.reader import StoredRecording
+from ksmtrace.recording.target import Target
+from ksmtrace.replay.moment import read_moment, scan_moment
+from ksmtrace.views.moment import saved
+
+CONTENTS = [5] * 307 + [0] * 211 + list(range(1000, 1101)) + [7] * 3
+
+
+@contextmanager
+def held(processes: int) -> Iterator[list[int]]:
+    """Processes that hold CONTENTS, each with its own copy."""
+    told, tell = os.pipe()
+    children = []
+    for _ in range(processes):
+        child = os.fork()
+        if child == 0:
+            memory = mergeable_memory(len(CONTENTS))
+            memory[:] = b"".join(bytes(PAGE) if c == 0 else page_of(c) for c in CONTENTS)
+            os.write(tell, b".")
+            signal.pause()
+            os._exit(0)
+        children.append(child)
+    try:
+        for _ in children:
+            os.read(told, 1)
+        yield children
+    finally:
+        for child in children:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        os.close(told)
+        os.close(tell)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's frames needs root")
+@pytest.mark.parametrize("zero", [False, True])
+def test_the_scanner_saves_on_a_snapshot_what_was_estimated(tmp_path: Path, zero: bool) -> None:
+    with held(3) as children:
+        how = HowToRead(interval=0, mergeable_only=True, keep_numbers=True)
+        sample = read_memory(select(Wanted(children)).processes, how)
+        save_snapshot(sample, Target(tmp_path / "a.ksm"))
+    savings = reckon(sample, Terms(zero, 256, 64, 4096))
+    moment = read_moment(StoredRecording(tmp_path / "a.ksm"))
+    assert len(moment.pages) == 3 * len(CONTENTS) == savings.candidates
+    knobs = {"use_zero_pages": str(int(zero)), "max_page_sharing": "256", "smart_scan": "0"}
+    run = scan_moment(moment, profile("6.18"), "ksm:6.18", knobs, 50)
+    assert saved(run.scans[-1]) == savings.saved
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's frames needs root")
+def test_a_snapshot_is_a_private_recording_without_contents(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "a.ksm"
+    with held(1) as (child,):
+        assert main(["estimate", str(child), "--mergeable", "--once", "--save", str(target)]) == 0
+    capsys.readouterr()
+    assert {file.stat().st_mode & 0o777 for file in target.iterdir()} == {0o600}
+    recording = ksmtrace.open(target)
+    assert len(recording.contents) == len(CONTENTS)
+    assert recording.identities["cmdline"].isna().all()
+    whole = b"".join(file.read_bytes() for file in target.iterdir())
+    assert page_of(5)[:64] not in whole
+    assert main(["simulate", str(target), "--on", "ksm:6.6", "--json"]) == 0
+    assert '"converged": true' in capsys.readouterr().out
+    assert main(["report", str(target)]) == 0
+
+
+def test_a_target_is_checked_before_anything_is_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine").mkdir()
+    assert main(["estimate", str(os.getpid()), "--save", str(tmp_path / "mine")]) == 1
+    assert "is not a recording" in capsys.readouterr().err
