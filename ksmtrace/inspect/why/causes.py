@@ -84,7 +84,7 @@ _ALL: tuple[Cause, ...] = (
         "none is needed",
     ),
     Cause(
-        "merged", "page", "merged: it is a KSM page",
+        "merged", "page", "it is a KSM page",
         "shared, or the one that others share",
         "none is needed",
     ),
