@@ -20,19 +20,22 @@ examples:
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import sys
 from pathlib import Path
 
-from ksmtrace.errors import Exit
+from ksmtrace.errors import Exit, KsmtraceError
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from ksmtrace.cli.arguments import process_id, seconds, whole
+
     add = parser.add_argument
-    add("pid", nargs="*", type=int, metavar="PID", help="these processes")
+    add("pid", nargs="*", type=process_id, metavar="PID", help="these processes")
     add("--all", action="store_true", dest="everything", help="all processes")
     add("--vms", action="store_true", help="all QEMU guests")
     add("--cgroup", metavar="PATH", help="the processes of a cgroup and those below it")
@@ -42,37 +45,26 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--set", nargs="+", default=[], action="extend", metavar="KNOB=VALUE",
         help="what if: reckon with these knobs instead of the host's; sets nothing",
     )  # fmt: skip
-    add("--interval", type=_seconds, default=1.0, metavar="S", help="between readings (default 1)")
+    add("--interval", type=seconds, default=1.0, metavar="S", help="between readings (default 1)")
     add("--once", action="store_true", help="read once: don't see which pages change")
     add("--sample", type=_share, default=1.0, metavar="SHARE", help="sample contents, e.g. 10%%")
     add("--max-memory", type=_bytes, metavar="SIZE", help="use no more than this, e.g. 512M")
-    add("--process-seconds", type=_seconds, default=60.0, metavar="S", help="each (default 60)")
-    add("--jobs", type=_jobs, default=1, metavar="N", help="readers side by side (default 1)")
+    add("--process-seconds", type=seconds, default=60.0, metavar="S", help="each (default 60)")
+    add(
+        "--jobs", type=whole("a number", 1, 256), default=1, metavar="N", help="readers (default 1)"
+    )
     add("--regions", action="store_true", help="a table of regions, too")
     add("--save", metavar="DIR", type=Path, help="keep keyed digests for `ksmtrace simulate`")
     add("--force", action="store_true", help="--save may replace a recording")
     add("--json", action="store_true", help="print JSON")
 
 
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return number
-
-
-def _jobs(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 256:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 256")
-    return number
-
-
 def _share(text: str) -> float:
-    try:
-        number = float(text.removesuffix("%"))
-    except ValueError:
-        number = 0
+    # A plain 0.1 could be meant as a tenth: only a percentage is clear.
+    number = 0.0
+    if text.endswith("%"):
+        with contextlib.suppress(ValueError):
+            number = float(text[:-1])
     if not 0 < number <= 100:
         raise argparse.ArgumentTypeError(f"{text} is no share; write for example 10%")
     return number / 100
@@ -94,6 +86,8 @@ def run(args: argparse.Namespace) -> int:
     from ksmtrace.processes.selection import Wanted, select
     from ksmtrace.recording.target import Target
 
+    if args.force and args.save is None:
+        raise KsmtraceError("--force is for --save", "add --save DIR, or leave it out", Exit.USAGE)
     knobs = parse_assignments(args.set)
     target = Target(args.save, force=args.force, option="--save") if args.save else None
     selection = select(Wanted(args.pid, args.everything, args.cgroup, args.vms, args.name))

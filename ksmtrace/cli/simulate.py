@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from ksmtrace.cli.arguments import whole
+
     add = parser.add_argument
     add("scenario", metavar="FILE", help="a scenario, see docs/scenarios.md; - for stdin")
     add("--on", action="append", metavar="WHERE", help="model, ksm:6.12, ksm:2011; repeatable")
@@ -37,15 +39,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="instead of the scenario's or the snapshot's own knobs",
     )  # fmt: skip
     add("--visits", action="store_true", help="tell what became of every page visit")
-    add("--scans", type=_scans, metavar="N", help="of a snapshot: at most N scans (default 100)")
+    add(
+        "--scans", type=whole("a number of scans", 1, 100_000), metavar="N",
+        help="of a snapshot: at most N scans (default 100)",
+    )  # fmt: skip
     add("--json", action="store_true", help="print JSON")
-
-
-def _scans(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text} is not from 1 to 100000")
-    return number
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
     if Path(args.scenario).is_dir():
         return _snapshot(args, places, knobs)
     if args.scans is not None:
-        raise KsmtraceError("--scans is for snapshots", "a scenario says itself how often to scan")
+        raise KsmtraceError(
+            "--scans is for snapshots", "a scenario says itself how often to scan", Exit.USAGE
+        )
     from ksmtrace.cli.lab import print_run
     from ksmtrace.lab.run import load_plan, run_everywhere
 
@@ -77,7 +77,9 @@ def _snapshot(args: argparse.Namespace, places: list[Where], knobs: Mapping[str,
     from ksmtrace.views.moment import moment_as_dict, render_moment
 
     if args.visits:
-        raise KsmtraceError("--visits is for scenarios", "a snapshot has too many pages to tell")
+        raise KsmtraceError(
+            "--visits is for scenarios", "a snapshot has too many pages to tell", Exit.USAGE
+        )
     recording = StoredRecording(args.scenario)
     line = StatusLine(sys.stderr)
     line.working("reading the snapshot")

@@ -6,7 +6,8 @@ First from page tables; then, as root, the contents of all registered memory
 are read twice, to tell pages without an equal from those that change or wait.
 Nothing is stopped, written or brought in from swap.
 
-REGION is part of a region's name, or a range START-END in hex; ADDR is in hex.
+REGION chooses regions by part of their names, or those that lie in START-END;
+ADDR is one page. Both are in hex.
 
 examples:
   sudo ksmtrace why 1234
@@ -30,35 +31,22 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from ksmtrace.cli.arguments import process_id, seconds, whole
+
     add = parser.add_argument
-    add("pid", type=_pid, metavar="PID", help="the process")
+    add("pid", type=process_id, metavar="PID", help="the process")
     add("where", nargs="?", metavar="ADDR|REGION", help="one page or some regions; else all")
     add("--quick", action="store_true", help="don't look at contents, only at page tables")
-    add("--scans", type=_scans, default=0, metavar="N", help="wait for N full scans between looks")
-    add("--interval", type=_seconds, default=1.0, metavar="S", help="between looks (default 1)")
-    add("--seconds", type=_seconds, default=60.0, metavar="S", help="at most, waiting (default 60)")
+    add(
+        "--scans",
+        type=whole("a number of scans", 0, 1000),
+        default=0,
+        metavar="N",
+        help="wait for N full scans between looks",
+    )
+    add("--interval", type=seconds, default=1.0, metavar="S", help="between looks (default 1)")
+    add("--seconds", type=seconds, default=60.0, metavar="S", help="at most, waiting (default 60)")
     add("--json", action="store_true", help="print JSON")
-
-
-def _pid(text: str) -> int:
-    number = int(text)
-    if not 0 < number < 1 << 31:
-        raise argparse.ArgumentTypeError(f"{text} is no process id")
-    return number
-
-
-def _scans(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 1000:
-        raise argparse.ArgumentTypeError(f"{text} is not from 0 to 1000")
-    return number
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < 1e6:
-        raise argparse.ArgumentTypeError(f"{text} is no number of seconds")
-    return number
 
 
 def run(args: argparse.Namespace) -> int:

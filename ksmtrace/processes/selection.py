@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from ksmtrace.errors import KsmtraceError
+from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel.host import read_text
 from ksmtrace.kernel.sysfs import PROC
 from ksmtrace.processes.identity import Identity, all_tgids, identify, stands_as
@@ -53,7 +53,7 @@ def select(wanted: Wanted, proc: Path = PROC) -> Selection:
             if identity is not None and _is_wanted(identity, wanted):
                 selection.processes.append(identity)
     if not selection.processes and not selection.missing:
-        raise KsmtraceError(*_nobody(wanted))
+        raise KsmtraceError(*_nobody(wanted), exit_code=_nobody_code(wanted))
     selection.processes.sort(key=lambda identity: identity.tgid)
     return selection
 
@@ -100,6 +100,11 @@ def _below_root(path: str) -> PurePosixPath:
     if place.is_relative_to(CGROUPS):
         place = place.relative_to(CGROUPS)
     return PurePosixPath("/") / place
+
+
+def _nobody_code(wanted: Wanted) -> Exit:
+    chosen = wanted.vms or wanted.cgroup is not None or wanted.name is not None
+    return Exit.FAILED if chosen else Exit.USAGE
 
 
 def _nobody(wanted: Wanted) -> tuple[str, str]:

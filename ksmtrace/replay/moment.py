@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.kernel.knobs import in_order
 from ksmtrace.kernel.releases import Profile
 from ksmtrace.kernel.stepper import ALL_PAGES
 from ksmtrace.kernel.sysfs import KNOBS
@@ -95,17 +96,20 @@ def scan_moment(
         for knob in KNOBS
         if knob.name in moment.knobs and knob.name not in _DRIVEN and profile.has(knob.since)
     }
-    try:
-        scanner = KsmScanner(
-            memory, kernel=profile, knobs={**own, "pages_to_scan": ALL_PAGES, **knobs},
-            clock=Clock(),
-        )  # fmt: skip
-    except KnobRefused as refused:
-        raise KsmtraceError(
-            f"{on} refuses these knobs: {refused}",
-            "ksmtrace kernels lists what each has",
-            Exit.USAGE,
-        ) from None
+    if "run" in knobs:
+        raise KsmtraceError("a snapshot is scanned by a running ksmd", "leave run out", Exit.USAGE)
+    scanner = KsmScanner(
+        memory, kernel=profile, knobs={**own, "pages_to_scan": ALL_PAGES}, clock=Clock()
+    )
+    for name in in_order(knobs):
+        try:
+            scanner.set_knob(name, knobs[name])
+        except KnobRefused as refused:
+            raise KsmtraceError(
+                f"{on} refuses {name}={knobs[name]}: {refused}",
+                "ksmtrace kernels tells what each kernel has",
+                Exit.USAGE,
+            ) from None
     mms: dict[int, Mm] = {}
     for tgid in sorted(moment.regions):
         mms[tgid] = memory.spawn(tgid)

@@ -20,6 +20,7 @@ _LEFT_OUT = (
     ("swapped", "in swap: left there, and not counted"),
     ("file", "of files, not written by the process: never merged"),
     ("barred", "in regions that KSM passes over (see ksmtrace why)"),
+    ("unregistered", "in regions that nobody registered"),
     ("watched", "in regions with userfaultfd: not touched"),
     ("kernel_zero", "mapped to the kernel's zero page already"),
     ("unread", "could not be read"),
@@ -48,7 +49,7 @@ def _head(answer: Answer) -> RenderableType:
     lines.add_column(style="bold", no_wrap=True)
     lines.add_column()
     add = lines.add_row
-    processes = len(savings.processes)
+    processes = sum(1 for p in savings.processes if p.pages or p.process.trouble is None)
     add(
         "looked at",
         f"{_pages(savings.candidates, page)} of {processes:,}"
@@ -75,7 +76,7 @@ def _head(answer: Answer) -> RenderableType:
     else:
         add(
             "frees",
-            f"{size(savings.freed * page)} of memory: what fork shares already is not freed",
+            f"{size(savings.freed * page)} more: what fork or KSM shares already frees nothing",
         )
     add("rmap_items", f"{size(savings.rmap_bytes)}: what keeping account of every page costs")
     profit = savings.net_profit_bytes
@@ -98,6 +99,8 @@ def _time(cost: Cost) -> str:
     if cost.seconds is None:
         return f"never, at {at}"
     percent = UNKNOWN if cost.cpu_percent is None else f"{cost.cpu_percent:.0f} %"
+    if cost.cpu_percent is not None and cost.cpu_percent < 1:
+        percent = "below 1 %"
     return (
         f"{seconds(cost.seconds)} and {seconds(cost.cpu_seconds)} of ksmd's CPU until merged,"
         f" at {at};\nthen {percent} of one core for ever (by {cost.engine})"
@@ -118,13 +121,14 @@ def _left_out(answer: Answer) -> RenderableType:
 
 
 def _processes(savings: Savings) -> RenderableType:
-    table = named_table(f"processes ({count(len(savings.processes))})", collapse_padding=True)
+    table = named_table("processes", collapse_padding=True)
     for title in ("process", "name"):
         table.add_column(title, no_wrap=True, max_width=20)
     for title in ("looked at", "saved", "alone", "zero", "changing"):
         table.add_column(title, justify="right", no_wrap=True)
     page = savings.terms.page_bytes
-    for process in _most(savings.processes):
+    read = [p for p in savings.processes if p.pages or p.process.trouble is None]
+    for process in _most(read):
         identity = process.process.identity
         table.add_row(
             str(identity.tgid),
@@ -135,7 +139,7 @@ def _processes(savings: Savings) -> RenderableType:
             size(process.zero * page),
             count(process.changed),
         )
-    if len(savings.processes) > _MOST:
+    if len(read) > _MOST:
         table.add_row("…", "--json has all")
     return Group(table, "")
 

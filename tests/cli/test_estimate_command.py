@@ -52,7 +52,7 @@ def answer(*words: object) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "words",
     [
-        ["--interval", "0"], ["--interval", "x"], ["--sample", "0%"], ["--sample", "101%"],
+        ["--interval", "-1"], ["--interval", "x"], ["--sample", "0%"], ["--sample", "101%"],
         ["--sample", "ten"], ["--max-memory", "-1"], ["--max-memory", "lots"], ["--jobs", "0"],
         ["--jobs", "x"], ["--process-seconds", "nan"], ["--set", "pages_to_scan"],
         ["--set", "wrong=1"], ["x"],
@@ -67,7 +67,7 @@ def test_wrong_options_are_refused_with_their_own_words(words: list[str]) -> Non
 
 def test_nothing_chosen_is_told() -> None:
     done = run()
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "--all" in done.stderr
 
 
@@ -221,3 +221,11 @@ def test_ctrl_c_while_workers_read_leaves_no_traceback(sleeper: int) -> None:
     _, words = process.communicate(timeout=20)
     assert process.returncode == 130
     assert words == "ksmtrace: interrupted\n"
+
+
+@pytest.mark.parametrize(
+    "options", [["--sample", "0.1"], ["--sample", "10"], ["--force"], ["--set", "run=0"], ["-5"]]
+)
+def test_what_could_be_misunderstood_is_a_matter_of_usage(sleeper: int, options: list[str]) -> None:
+    done = run(sleeper, *options)
+    assert (done.returncode, done.stdout) == (2, "")

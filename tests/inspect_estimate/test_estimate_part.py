@@ -217,7 +217,7 @@ def test_another_process_with_the_same_id_is_not_taken_for_it(
     assert not is_same_process(one.pid, one.start_ticks - 1)
     work = again(one, read_part(one.part()))
     same, _ = still_the_same(replace(work, start_ticks=one.start_ticks - 1))
-    assert not same.any()
+    assert same is None
 
 
 def test_a_program_that_became_another_one_is_not_read_as_the_first() -> None:

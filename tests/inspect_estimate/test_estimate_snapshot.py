@@ -92,3 +92,21 @@ def test_a_target_is_checked_before_anything_is_read(
     (tmp_path / "mine").mkdir()
     assert main(["estimate", str(os.getpid()), "--save", str(tmp_path / "mine")]) == 1
     assert "is not a recording" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's frames needs root")
+def test_a_process_that_goes_between_the_readings_counts_for_nothing() -> None:
+    with held(1) as (child,), held(1) as (other,):
+        chosen = select(Wanted([child, other])).processes
+
+        def go() -> None:
+            os.kill(child, signal.SIGKILL)
+            os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+
+        how = HowToRead(interval=0, mergeable_only=True)
+        sample = read_memory(chosen, how, between=go)
+    gone = next(p for p in sample.processes if p.identity.tgid == child)
+    assert gone.trouble == "went away before it was read again"
+    assert sample.tally().candidates == len(CONTENTS) == len(sample.digests)
+    assert sum(region.changed for region in sample.regions) == 0
+    assert sample.tally().late >= len(CONTENTS)

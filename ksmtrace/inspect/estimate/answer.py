@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 from ksmtrace.errors import Exit, KsmtraceError
@@ -57,6 +58,8 @@ def estimate(
     Raises KsmtraceError where none of the processes could be read, or for knobs that can't be.
     """
     _check(knobs)
+    if not selection.processes:
+        raise _nothing_read(selection.missing)
     sampler = HostSampler()
     now = sampler.knobs()
     sampler.close()
@@ -66,12 +69,7 @@ def estimate(
         p.identity.tgid: p.trouble for p in sample.processes if p.trouble is not None
     }
     if not sample.bytes_read and missing:
-        tgid, why = next(iter(missing.items()))
-        raise KsmtraceError(
-            f"no memory could be read: process {tgid} {why}",
-            "run with sudo" if why == "may not be read" else "check the process id",
-            Exit.HOST_CANNOT if why == "may not be read" else Exit.FAILED,
-        )
+        raise _nothing_read(missing)
     progress("sorting contents")
     limit = settings.get("max_page_sharing")
     item_bytes = rmap_item_bytes()
@@ -89,7 +87,7 @@ def estimate(
         merging=savings.saved - savings.placed_zero + savings.ksm_pages + savings.split_off,
         leaving=min(leaving, savings.zero),
     )
-    merging = [process.ksm_merging_pages for process in sample.processes]
+    merging = [p.ksm_merging_pages for p in sample.processes if p.trouble is None]
     answer = Answer(
         savings=savings,
         cost=cost(pages, pace_of(settings)),
@@ -105,8 +103,21 @@ def estimate(
     return answer, sample
 
 
+def _nothing_read(missing: dict[int, str]) -> KsmtraceError:
+    tgid, why = next(iter(missing.items()))
+    words = f"no memory could be read: process {tgid} {why}"
+    if why != "may not be read":
+        return KsmtraceError(words, "check the process id")
+    hint = "run with sudo" if os.geteuid() else "it is protected even from root here"
+    return KsmtraceError(words, hint, Exit.HOST_CANNOT)
+
+
 def _check(knobs: dict[str, str]) -> None:
     """Raises KsmtraceError (usage) for values that the kernel would refuse."""
+    if "run" in knobs:
+        raise KsmtraceError(
+            "an estimate is of a ksmd that runs, whatever run is now", "leave run out", Exit.USAGE
+        )
     scanner = KsmScanner(Memory(), kernel=running_profile())
     for name in in_order(knobs):
         try:

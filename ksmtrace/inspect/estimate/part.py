@@ -199,10 +199,11 @@ class Again:
     digests: Digests
 
 
-def still_the_same(work: Again) -> tuple[npt.NDArray[np.bool_], float]:
-    """(which pages hold what they held, seconds it took). Those that have gone do not."""
+def still_the_same(work: Again) -> tuple[npt.NDArray[np.bool_] | None, float]:
+    """(which pages hold what they held, seconds it took). None: the process went away."""
     begun = time.perf_counter()
-    same = np.zeros(len(work.numbers), np.bool_)
+    same: npt.NDArray[np.bool_] | None = np.zeros(len(work.numbers), np.bool_)
+    assert same is not None
     try:
         with PageTables(work.tgid) as tables, ProcessMemory(work.tgid) as memory:
             at = 0
@@ -212,9 +213,9 @@ def still_the_same(work: Again) -> tuple[npt.NDArray[np.bool_], float]:
                 same[at:end] = _same(work, at, end, tables, memory)
                 at = end
     except OSError:
-        return same, time.perf_counter() - begun
+        same = None
     if not is_same_process(work.tgid, work.start_ticks):
-        same[:] = False
+        same = None
     return same, time.perf_counter() - begun
 
 

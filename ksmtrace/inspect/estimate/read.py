@@ -230,11 +230,26 @@ class _Reader:
             known = self._regions[region]
             spent[known.process] += seconds
             self._processes[known.process].seconds += seconds
-            done += len(same)
+            done += len(found.digests)
+            if same is None:
+                self._processes[known.process].trouble = "went away before it was read again"
+                continue
             if not same.all():
                 known.changed += int((~same).sum())
                 found.keep(same)
             self._progress(f"reading again {done / total:4.0%}")
+        for position, process in enumerate(self._processes):
+            if process.trouble is not None and process.trouble.startswith("went away"):
+                self._forget(position)
+
+    def _forget(self, position: int) -> None:
+        """A process that is gone has nothing to save: its pages count as not reached."""
+        for region, pieces in zip(self._regions, self._pieces, strict=True):
+            if region.process == position:
+                pieces.clear()
+                region.changed = 0
+                region.tally.late += region.tally.candidates
+                region.tally.candidates = 0
 
     def _sample(self, bytes_read: int, interval: float, seconds: float) -> MemorySample:
         lengths = [sum(len(found.digests) for found in pieces) for pieces in self._pieces]
@@ -285,7 +300,7 @@ def _is_read(region: Region, known: SampledRegion, *, registered_only: bool) -> 
         known.tally.barred = pages
     elif registered_only and not region.mergeable:
         known.bar = "unregistered"
-        known.tally.barred = pages
+        known.tally.unregistered = pages
     elif is_watched_by_userfaultfd(region):
         known.tally.watched = pages
     elif region.anonymous_bytes == 0 and region.swapped_bytes == 0:

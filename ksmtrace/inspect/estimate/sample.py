@@ -24,8 +24,9 @@ class Tally:
 
     candidates: present and private, what ksmd would look at. file: of a file, not written here.
     kernel_zero: mappings of the kernel's zero page. unread: candidates that could not be read.
-    barred: of a region that KSM passes over. watched: of a region with userfaultfd. late: not
-    looked at because the time for its process was over, or it went away.
+    barred: of a region that KSM passes over. unregistered: of one that nobody registered, where
+    only registered ones count. watched: of a region with userfaultfd. late: not looked at because
+    the time for its process was over, or it went away.
     """
 
     candidates: int = 0
@@ -34,6 +35,7 @@ class Tally:
     file: int = 0
     kernel_zero: int = 0
     barred: int = 0
+    unregistered: int = 0
     watched: int = 0
     unread: int = 0
     late: int = 0

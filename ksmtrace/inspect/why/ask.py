@@ -114,7 +114,9 @@ def _first_look(question: Question, identity: Identity, facts: HostFacts, say: S
     if not regions:
         raise KsmtraceError(
             f"the regions of process {tgid} can't be read",
-            "run with sudo, or it has just ended",
+            "run with sudo"
+            if os.geteuid()
+            else "it has just ended, or is protected even from root",
             Exit.HOST_CANNOT,
         )
     chosen = choose_regions(regions, question.where)
@@ -169,7 +171,7 @@ def choose_regions(regions: list[Region], where: str | None) -> Chosen:
         for region in regions:
             if region.start <= address < region.end:
                 return Chosen([region], address)
-    some = [region for region in regions if where in (region.name or "[anonymous]")]
+    some = [r for r in regions if where and where in (r.name or "[anonymous]")]
     if some:
         return Chosen(some)
     raise KsmtraceError(
@@ -287,7 +289,7 @@ def found_in_pages(answer: Answer) -> list[Found]:
     """The causes of the chosen pages, most pages first, each with its remedy."""
     causes = []
     for cause, pages in answer.pages.most_common():
-        remedy = CAUSES[cause].remedy if cause in CAUSES else "contents were not looked at"
+        remedy = CAUSES[cause].remedy if cause in CAUSES else "see the notes, or leave --quick out"
         if cause == "unregistered" and answer.identity is not None:
             remedy = how_to_register(answer.identity)
         if cause == "not_reached" and answer.wait_s is not None:

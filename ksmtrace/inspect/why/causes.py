@@ -130,10 +130,11 @@ _ALL: tuple[Cause, ...] = (
         "wait for 8 scans, or echo 0 > /sys/kernel/mm/ksm/smart_scan",
     ),
     Cause(
-        "held", "page", "somebody holds the page",
+        "held", "page", "somebody holds it, or the equal that it would merge with",
         "it has equals, ksmd was there, and still it is not merged: a reference (O_DIRECT,"
-        " io_uring, RDMA, VFIO, vmsplice) keeps it from being replaced",
-        "find who pins it; for a QEMU guest with device passthrough nothing can be done",
+        " io_uring, RDMA, VFIO, vmsplice) keeps it or its twin in ksmd's tree from being replaced;"
+        " the kernel doesn't tell which",
+        "find who pins it or its equals; with a guest's device passthrough nothing can be done",
     ),
 )  # fmt: skip
 

@@ -77,7 +77,7 @@ def _frame_facts(
     flags, mappings = tables.flags(frame), tables.mappings(frame)
     if flags is None or mappings is None:
         return [("frame", "hidden: run with sudo")]
-    words = [f"frame {int(frame[0]):#x}, mapped {int(mappings[0]):,} times on this host"]
+    words = [f"frame {int(frame[0]):#x}, mapped {_times(int(mappings[0]))} on this host"]
     if int(flags[0]) & int(KPF_KSM):
         others = int(mappings[0]) - 1
         words.append(
@@ -86,6 +86,10 @@ def _frame_facts(
     if int(flags[0]) & int(KPF_TRANSPARENT_HUGE):
         words.append("part of a transparent huge page (merging splits it)")
     return [("frame", "; ".join(words))]
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number:,} times"
 
 
 def tell_contents(

@@ -9,7 +9,7 @@ import numpy as np
 
 from ksmtrace.inspect.why.answer import RegionAnswer
 from ksmtrace.kernel.host import PAGE_BYTES
-from ksmtrace.processes.eligibility import bar_of
+from ksmtrace.processes.eligibility import bar_of, kind_of_shared
 from ksmtrace.processes.page_tables import (
     FILE_OR_SHARED,
     KPF_KSM,
@@ -52,7 +52,10 @@ def look_at_region(tables: PageTables, region: Region) -> RegionAnswer:
     if bar is not None:
         # Whether a shared page is there is for others to say, too: what counts is what is mapped.
         there = min(pages, (region.present_bytes or 0) // PAGE_BYTES)
-        answer.pages = Counter({bar.cause: there, "absent": pages - there})
+        # A shared file's pages are the page cache: nobody could merge them better.
+        of_file = bar.cause == "shared" and kind_of_shared(region) == "file"
+        answer.pages = Counter({"file" if of_file else bar.cause: there})
+        answer.pages["absent"] += pages - there
     elif region.anonymous_bytes == 0 and region.swapped_bytes == 0 and not region.mergeable:
         there = min(pages, (region.present_bytes or 0) // PAGE_BYTES)
         answer.pages = Counter({"file": there, "absent": pages - there})
