@@ -23,6 +23,8 @@ COPIED = {"cow_ksm": 211}
 SPARSE = {"mergeable_bytes": 1 << 45, "scans": 0, "kernel": "6.17.0", "scan_s": None}
 ENTERED = {"now": {"general_profit": -5, "pages_sharing": 7, "pages_unshared": 97_993}}
 
+NOTHING = dict.fromkeys(("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile"), 0)
+
 CASES: Mapping[str, tuple[Case, tuple[Case, ...]]] = {
     "overcommitted": (
         {"mem_available_bytes": 100 * MIB, "swap_free_bytes": 56 * MIB},
@@ -35,6 +37,12 @@ CASES: Mapping[str, tuple[Case, tuple[Case, ...]]] = {
          {"knobs": {"run": 2}}),
     ),
     "all_unmerged": ({"knobs": {"run": 2}}, ({"knobs": {"run": 0}}, {"knobs": {"run": 1}})),
+    "ksmd_stopped_unseen": (
+        {"processes": None, "knobs": {"run": 0}, "now": NOTHING},
+        ({"processes": (), "knobs": {"run": 0}, "now": NOTHING},
+         {"processes": None, "knobs": {"run": 0}},
+         {"processes": None, "knobs": {"run": 1}, "now": NOTHING}),
+    ),
     "nothing_registered": (
         {"processes": (), "now": dict.fromkeys(
             ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile"), 0)},

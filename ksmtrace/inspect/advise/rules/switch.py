@@ -59,6 +59,23 @@ def _unmerged(now: Situation) -> Advice | None:
     )
 
 
+def _stopped_for_whom(now: Situation) -> Advice | None:
+    if now.knob("run") not in (0, 2) or now.facts.stepped or _waits(now):
+        return None
+    if now.facts.processes is not None:
+        return None
+    return Advice(
+        what="find out whether anybody waits for ksmd",
+        commands=("sudo ksmtrace advise",),
+        why=f"run is {now.knob('run')}, so ksmd doesn't scan, and without root nobody can tell"
+        " whether a process is registered.",
+        brings=UNKNOWN_GAIN,
+        risks="none: it only looks.",
+        confidence="sure",
+        evidence={"run": now.knob("run"), "registered_processes": None},
+    )
+
+
 def _registered(now: Situation) -> int | None:
     return None if now.facts.processes is None else len(now.facts.processes)
 
@@ -104,6 +121,12 @@ UNMERGED = Rule(
     "`run` is 2 though processes are registered",
     "`run` 1",
     _unmerged,
+)
+STOPPED_FOR_WHOM = Rule(
+    "ksmd_stopped_unseen",
+    "`run` is 0 or 2 and processes can't be read",
+    "to look again as root",
+    _stopped_for_whom,
 )
 NOTHING_REGISTERED = Rule(
     "nothing_registered",

@@ -27,11 +27,17 @@ from ksmtrace.inspect.advise.rules.paying import (
     UNPROFITABLE_PROCESSES,
     VOLATILE_MEMORY,
 )
-from ksmtrace.inspect.advise.rules.switch import NOTHING_REGISTERED, STOPPED, UNMERGED
+from ksmtrace.inspect.advise.rules.switch import (
+    NOTHING_REGISTERED,
+    STOPPED,
+    UNMERGED,
+    STOPPED_FOR_WHOM,
+)
 
 RULES: tuple[Rule, ...] = (
     OVERCOMMITTED,
     STOPPED,
+    STOPPED_FOR_WHOM,
     UNMERGED,
     NOTHING_REGISTERED,
     ENDLESS_SCAN,
