@@ -132,7 +132,10 @@ def accounts(
     judged = np.nan if context.manifest.get("only_pids") else 0.0
     shared, sharing = host.counters["pages_shared"], host.counters["pages_sharing"]
     merged = shared + sharing
-    unnamed = _unnamed(merged, merged_most)
+    was_there = mapped & (lives["how"] == _BEFORE)
+    unsure = was_there & (times.least == 0)
+    named = int((was_there & ~unsure).sum()) + between(unsure, times.begun, times.most, late, early)
+    unnamed = _unnamed(merged, merged_most, named)
     zeros = host.counters["ksm_zero_pages"]
     # Zero pages are counted as they come and go, not when ksmd notices.
     rows = np.flatnonzero(zero)
@@ -167,7 +170,7 @@ def accounts(
             ),
             "unnoticed": open_at(mapped & np.isin(end, (COW_BREAK, UNMAPPED, EXIT))),
             "open": open_at(mapped & (end == STILL_MERGED)),
-            "before": np.full(len(host), unnamed),
+            "before": unnamed,
             "lost": lost,
             "residual": whole(_outside(merged, merged_least, merged_most + unnamed, lost) + judged),
             "zero_kernel": whole(zeros),
@@ -220,11 +223,20 @@ def _running(ts: U64, counts: Numbers, at: U64) -> Numbers:
     return total
 
 
-def _unnamed(merged: npt.NDArray[np.float64], most: Numbers) -> int:
-    """Pages the kernel counts at the first sample that no event or census ever names."""
+def _unnamed(merged: npt.NDArray[np.float64], most: Numbers, named: Numbers) -> Numbers:
+    """Pages the kernel counts at the first sample that no event or census ever names.
+
+    named: those of the first sample that are named and surely counted then, or may be counted yet.
+    Others that are named may have had no rmap_item: what is over of them may have stood for
+    unnamed pages that were counted. They are added as far as the kernel counts more than the most.
+    """
     if not len(merged) or not np.isfinite(merged[0]):
-        return 0
-    return max(0, int(merged[0]) - int(most[0]))
+        return np.zeros_like(most)
+    first = int(merged[0])
+    needed = np.where(np.isfinite(merged), merged, 0).astype(np.int64) - most
+    possible = np.maximum(first - named, 0)
+    unnamed: Numbers = np.maximum(np.minimum(needed, possible), max(0, first - int(most[0])))
+    return unnamed
 
 
 def _outside(

@@ -194,7 +194,7 @@ class Aggregator:
         chunk = self.lives.before(pages, self._expires, self.spaces.table["entered_ts"])
         whence = chunk.source[chunk.begins]
         dead = np.flatnonzero(kind == KSM_REMOVE_KSM_PAGE.id)
-        page, how = self._ksm_pages(events, about, rows, merges, dead, whence)
+        page, how = self._ksm_pages(events, about, rows, spaces, merges, dead, whence)
         # Who writes to a KSM page that was made under our eyes, and was not merged with it since,
         # only shared its frame by a fork: that mapping was never one of ksmd's.
         never = (how == _HOW["before"]) & (chunk.events.what[chunk.begins] == WRITTEN)
@@ -292,6 +292,7 @@ class Aggregator:
         events: Columns,
         about: Columns,
         rows: Indices,
+        spaces: Indices,
         merges: Merges,
         dead: Indices,
         begins: Indices,
@@ -309,48 +310,32 @@ class Aggregator:
         chosen = np.flatnonzero(what != 255)
         at = np.concatenate((rows[chosen], dead))
         code = np.concatenate((what[chosen], np.full(len(dead), ksm_pages.GONE, np.uint8)))
-        mapcount = np.zeros(len(at), np.uint32)
-        mapcount[: len(chosen)] = np.where(
-            joined[chosen], about["arg"][chosen] >> MAPCOUNT_SHIFT, 0
-        )
-        second = np.zeros(len(at), bool)
-        second[: len(chosen)] = merges.second[chosen]
         back = np.arange(len(chosen))
         if len(dead):
             in_stream = np.argsort(at)
             at, code = at[in_stream], code[in_stream]
-            mapcount, second = mapcount[in_stream], second[in_stream]
             back = np.argsort(in_stream)[: len(chosen)]
-        named = self.ksm_pages.assign(
-            events["pfn"][at], code, events["ts"][at], self.orders + at, mapcount, second
-        )
+        named = self.ksm_pages.assign(events["pfn"][at], code, events["ts"][at], self.orders + at)
         page = np.full(len(rows), -1, np.int64)
-        page[chosen] = named.ksm_page[back]
-        same, odd = np.zeros(len(rows), bool), np.zeros(len(rows), bool)
-        same[chosen] = named.same_mapcount[back]
-        odd[chosen] = named.odd_mapcount[back]
-        how = self._how(about, merges, joined, page, same, odd)
+        page[chosen] = named[back]
+        self.ksm_pages.made(page[first], spaces[first])
+        second = merges.second & joined
+        self.ksm_pages.mapped_first(page[second], about["arg"][second] >> MAPCOUNT_SHIFT)
+        how = self._how(about, merges, joined, page, spaces)
         return page[begins], how[begins]
 
     def _how(
-        self,
-        about: Columns,
-        merges: Merges,
-        joined: Mask,
-        page: Indices,
-        same: Mask,
-        odd: Mask,
+        self, about: Columns, merges: Merges, joined: Mask, page: Indices, spaces: Indices
     ) -> npt.NDArray[np.uint8]:
         how = np.full(len(page), _HOW["before"], np.uint8)
-        how[joined] = _HOW["joined"]
+        how[joined] = _HOW["joined_or_inherited"]
         if self._first_sight_known:
-            was_there = np.zeros(len(page), bool)
-            here = np.flatnonzero(joined)
-            was_there[here] = self.ksm_pages.table["born"][page[here]] < 0
-            how[joined & (same | odd | was_there)] = _HOW["joined_or_inherited"]
-            how[joined & ((about["arg"] & FIRST_SIGHT) != 0)] = _HOW["inherited"]
-        else:
-            how[joined] = _HOW["joined_or_inherited"]
+            at_first_sight = joined & ((about["arg"] & FIRST_SIGHT) != 0)
+            seen = np.flatnonzero(joined & ~at_first_sight)
+            entered = self.spaces.table["entered_ts"][spaces[seen]]
+            sure = self.ksm_pages.surely_not_mapped(page[seen], spaces[seen], entered)
+            how[seen[sure]] = _HOW["joined"]
+            how[at_first_sight] = _HOW["inherited"]
         how[merges.second & joined] = _HOW["partner"]
         how[merges.created] = _HOW["created"]
         how[merges.zero] = _HOW["zero_page"]

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from ksmtrace.timeline.address_spaces import NEVER
 from ksmtrace.timeline.aggregator import Aggregator, page_keys
 from ksmtrace.timeline.context import Census
-from ksmtrace.timeline.lives import COW_BREAK, EXIT, FOUND_DEAD, STILL_MERGED, UNKNOWN
+from ksmtrace.timeline.lives import COW_BREAK, EXIT, FOUND_DEAD, STALE, STILL_MERGED, UNKNOWN
 from ksmtrace.timeline.owners import spaces_at
 from ksmtrace.timeline.sorting import Indices, Mask, stable_order
 from ksmtrace.timeline.tables import HOW
@@ -97,10 +97,12 @@ def _end_by_own_doing(stream: Aggregator, added: int, added_seen: U64) -> None:
             noticed[here] = np.where(sooner & (noticed[here] == 0), ended[here], noticed[here])
             ended[here] = np.where(sooner, ts[event], ended[here])
             end[here] = np.where(sooner, by[event], end[here])
+    # What ended it until now was ksmd meeting it: not so a write, or an exit.
+    by_ksmd = np.isin(table["end"][rows], (STALE, FOUND_DEAD, UNKNOWN))
     changed = noticed > 0
     table["ended_ts"][rows[changed]] = ended[changed]
     table["end"][rows[changed]] = end[changed]
-    told = changed & (noticed != _FOREVER)
+    told = changed & (noticed != _FOREVER) & by_ksmd
     stream.lives.noticed.extend(life=rows[told], ts=noticed[told])
 
 
@@ -193,5 +195,13 @@ def _ksm_pages_of(stream: Aggregator, pfn: U64, ts: U64) -> Indices:
     missing = np.flatnonzero(page < 0)
     if len(missing):
         page[missing] = np.arange(len(table), len(table) + len(missing))
-        table.extend(pfn=frames[missing], born_ts=0, born=-1, died_ts=0, died=NEVER)
+        table.extend(
+            pfn=frames[missing],
+            born_ts=0,
+            born=-1,
+            died_ts=0,
+            died=NEVER,
+            maker=-1,
+            unshared=False,
+        )
     return page[which]

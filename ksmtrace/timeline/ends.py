@@ -191,6 +191,7 @@ def _by_census(ends: Ends, stream: Aggregator, context: Context) -> None:
         found, at = lives.latest(keys, ts)
         rows, seen = lives.rows[at[found]], ts[found]
         going_on = (ends.before[rows] == 0) | (ends.before[rows] >= seen)
+        going_on &= ~_elsewhere(stream, rows, census.pfn[known][found], seen)
         rows, seen = rows[going_on], seen[going_on]
         # A KSM page where a zero page was: that one's life is over.
         zero = stream.lives.table["ksm_page"][rows] < 0
@@ -202,6 +203,31 @@ def _by_census(ends: Ends, stream: Aggregator, context: Context) -> None:
         ends.after[rows] = np.maximum(ends.after[rows], seen)
         if reason == "end" and (read := context.census_of("end")) is not None:
             _missed_by_the_last(ends, stream, read, rows)
+
+
+def _elsewhere(stream: Aggregator, rows: Indices, pfn: U64, seen: U64) -> Mask:
+    """Lives whose page a census finds in the frame of another KSM page, made after they began.
+
+    They are over: a fork shared that frame before it became a KSM page, and ksmd has yet to meet
+    the page. A frame of which nobody knows is no proof, since the kernel moves KSM pages.
+    """
+    table, lives = stream.ksm_pages.table, stream.lives.table
+    mine = lives["ksm_page"][rows]
+    over: Mask = (mine >= 0) & (table["pfn"][mine] != pfn)
+    if not over.any():
+        return over
+    begun = seen[over].min()
+    made = np.flatnonzero((table["born_ts"] != 0) & (table["born_ts"] <= begun))
+    made = made[(table["died_ts"][made] == 0) | (table["died_ts"][made] > begun)]
+    # The newest of each frame.
+    made = made[np.lexsort((table["born_ts"][made], table["pfn"][made]))]
+    at = np.searchsorted(table["pfn"][made], pfn[over], "right") - 1
+    newest = made[at] if len(made) else np.full(len(at), -1)
+    later = (at >= 0) & (newest >= 0)
+    later &= table["pfn"][newest] == pfn[over]
+    later &= table["born_ts"][newest] > lives["merged_ts"][rows[over]]
+    over[over] = later
+    return over
 
 
 def _missed_by_the_last(ends: Ends, stream: Aggregator, read: CensusRead, found: Indices) -> None:

@@ -19,19 +19,8 @@ just before it is found dead, or its mapping was written."""
 _CARRIED = 5
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
 """2^64 over the golden ratio: the upper bits of a product with it are a hash."""
-
-
-@dataclass(frozen=True)
-class Named:
-    """For each event the number of its KSM page, and for JOINs what the mapcount says.
-
-    same_mapcount: of a page that a fork shared when it became a KSM page: the mapcount stayed, so
-    this mapping is an old one. odd_mapcount: it can't be told, others came or went in between.
-    """
-
-    ksm_page: Indices
-    same_mapcount: Mask
-    odd_mapcount: Mask
+_OF_THE_PAIR = 2
+"""Mappings of a new KSM page: the page it was made of, and that page's twin."""
 
 
 class KsmPages:
@@ -40,7 +29,9 @@ class KsmPages:
     ksmd finds a dead page late: its frame may be another KSM page by then. So of several on one
     frame the oldest is the one found dead, the newest the one that is mapped. A page that is
     mapped or found dead without having been made was there before. Columns: pfn, born_ts and born
-    (order) or 0 and -1 for before, died_ts or 0, died (order) or NEVER.
+    (order) or 0 and -1 for before, died_ts or 0, died (order) or NEVER; maker: the address space
+    whose page it was made of, -1 unknown; unshared: that page's frame was known to be nobody else's
+    when it was made.
     """
 
     def __init__(self) -> None:
@@ -51,55 +42,54 @@ class KsmPages:
                 "born": np.int64,
                 "died_ts": np.uint64,
                 "died": np.int64,
+                "maker": np.int32,
+                "unshared": bool,
             }
         )
         self._open = np.empty(0, np.int64)
-        # Of open KSM pages that a fork shared at birth: the mapcount last seen, else 0.
-        self._shared_mapcount = np.empty(0, np.uint32)
 
-    def assign(
-        self,
-        pfn: U64,
-        what: npt.NDArray[np.uint8],
-        ts: U64,
-        order: Indices,
-        mapcount: npt.NDArray[np.uint32],
-        second: Mask,
-    ) -> Named:
+    def assign(self, pfn: U64, what: npt.NDArray[np.uint8], ts: U64, order: Indices) -> Indices:
         """Number the KSM pages of events, in the stream's order.
 
-        what: BIRTH, JOIN, GONE, LEFT or WRITTEN. mapcount: of JOINs, 0 where unknown. second: JOINs
-        that are the second half of a birth.
+        what: BIRTH, JOIN, GONE, LEFT or WRITTEN.
         """
         page = np.full(len(pfn), -1, np.int64)
-        same, odd = np.zeros(len(pfn), bool), np.zeros(len(pfn), bool)
-        plain, creator = self._plain_joins(pfn, what, mapcount, second)
+        plain, creator = self._plain_joins(pfn, what)
         rest = np.flatnonzero(~plain)
         opened = self._open
         if len(rest):
             frames = distinct(pfn[rest])
             at = np.minimum(np.searchsorted(frames, self.table["pfn"][opened]), len(frames) - 1)
             concerned = np.flatnonzero(frames[at] == self.table["pfn"][opened])
-            page[rest], same[rest], odd[rest] = self._sorted(
-                concerned,
-                pfn[rest],
-                what[rest],
-                ts[rest],
-                order[rest],
-                mapcount[rest],
-                second[rest],
-            )
+            page[rest] = self._sorted(concerned, pfn[rest], what[rest], ts[rest], order[rest])
         # Those of the chunk stand before those that were open.
         page[plain] = np.concatenate((page, opened))[creator]
-        return Named(page, same, odd)
+        return page
 
-    def _plain_joins(
-        self,
-        pfn: U64,
-        what: npt.NDArray[np.uint8],
-        mapcount: npt.NDArray[np.uint32],
-        second: Mask,
-    ) -> tuple[Mask, Indices]:
+    def made(self, page: Indices, maker: Indices) -> None:
+        """Note of whose page, by its address space, each KSM page was made."""
+        self.table["maker"][page] = maker
+
+    def mapped_first(self, page: Indices, mapcount: Indices) -> None:
+        """Note the mapcount of each KSM page just after its partner was mapped; 0: unknown."""
+        self.table["unshared"][page] = mapcount == _OF_THE_PAIR
+
+    def surely_not_mapped(self, page: Indices, space: Indices, entered_ts: U64) -> Mask:
+        """For pages that ksmd had seen before: whether none was a mapping of the KSM page already.
+
+        page, space: the KSM page, and who merged a page with it. entered_ts: when each of these
+        address spaces was seen to begin, 0 if it was not. What a page's mapcount becomes is no
+        evidence: others fork, write and exit unseen.
+        """
+        table = self.table
+        born_ts = table["born_ts"][page]
+        # Only where a fork had shared the frame is there such a mapping that ksmd knew otherwise.
+        # No process has a frame twice, and ksmd sees what is forked later for the first time.
+        sure: Mask = table["unshared"][page] | (table["maker"][page] == space)
+        sure |= (born_ts != 0) & (entered_ts > born_ts)
+        return sure
+
+    def _plain_joins(self, pfn: U64, what: npt.NDArray[np.uint8]) -> tuple[Mask, Indices]:
         """JOINs of frames that are one KSM page all the time, and what makes them it.
 
         Those are most of a stream, and need no sorting: a table finds the one open KSM page, or the
@@ -109,9 +99,7 @@ class KsmPages:
         births = np.flatnonzero(what == BIRTH)
         frames = np.concatenate((pfn[births], self.table["pfn"][self._open]))
         creators = np.concatenate((births, len(pfn) + np.arange(len(self._open))))
-        shared = np.zeros(len(frames), bool)
-        shared[len(births) :] = self._shared_mapcount != 0
-        single = ~(self._ambiguous(frames) | shared | (frames == 0))
+        single = ~(self._ambiguous(frames) | (frames == 0))
         bits = max(10, 2 + int(single.sum()).bit_length())
         shift = np.uint64(64 - bits)
         frame_at = np.zeros(1 << bits, np.uint64)
@@ -120,8 +108,7 @@ class KsmPages:
         frame_at[slot] = frames[single]
         creator_at[slot] = creators[single]
         # Whatever else is said of a frame may change what its number means.
-        odd = (what == LEFT) | (what == WRITTEN) | (second & (mapcount > 2))
-        _forget(frame_at, pfn[odd], shift)
+        _forget(frame_at, pfn[(what == LEFT) | (what == WRITTEN)], shift)
         gone = np.flatnonzero(what == GONE)
         _forget(frame_at, pfn[gone[self._ambiguous(pfn[gone])]], shift)
         gone_at = np.full(1 << bits, len(pfn))
@@ -157,12 +144,10 @@ class KsmPages:
         what: npt.NDArray[np.uint8],
         ts: U64,
         order: Indices,
-        mapcount: npt.NDArray[np.uint32],
-        second: Mask,
-    ) -> tuple[Indices, Mask, Mask]:
+    ) -> Indices:
         """Number KSM pages by going through each frame's events. concerned: of the open ones."""
         carried = len(concerned)
-        opened, mapcounts = self._open[concerned], self._shared_mapcount[concerned]
+        opened = self._open[concerned]
         frames = np.concatenate((self.table["pfn"][opened], pfn))
         by_frame = stable_order(frames)
         code = np.concatenate((np.full(carried, _CARRIED, np.uint8), what))[by_frame]
@@ -182,9 +167,8 @@ class KsmPages:
         self.table["died"][page[gone]] = order[rows]
         in_order = np.empty(len(code), np.int64)
         in_order[by_frame] = page
-        same, odd, last = _mapcounts(by_frame, code, page, mapcounts, mapcount, second)
-        self._carry(concerned, numbers, last)
-        return in_order[carried:], same, odd
+        self._carry(concerned, numbers)
+        return in_order[carried:]
 
     @staticmethod
     def _walk(code: npt.NDArray[np.uint8], start: Indices) -> tuple[_Begun, Mask]:
@@ -229,60 +213,17 @@ class KsmPages:
                 born=np.where(made, order[rows], -1),
                 died_ts=0,
                 died=NEVER,
+                maker=-1,
+                unshared=False,
             )
         return numbers
 
-    def _carry(self, concerned: Indices, numbers: Indices, last: dict[int, int]) -> None:
+    def _carry(self, concerned: Indices, numbers: Indices) -> None:
         """Keep what is open: what was, less the `concerned`, with those of `numbers` alive."""
         alive = numbers[self.table["died"][numbers] == NEVER]
-        counts = np.array([last.get(number, 0) for number in alive.tolist()] if last else 0)
         kept = np.ones(len(self._open), bool)
         kept[concerned] = False
-        opened = np.concatenate((self._open[kept], alive))
-        mapcounts = np.concatenate(
-            (self._shared_mapcount[kept], np.broadcast_to(counts, alive.shape).astype(np.uint32))
-        )
-        order = np.argsort(opened)
-        self._open, self._shared_mapcount = opened[order], mapcounts[order]
-
-
-def _mapcounts(
-    by_frame: Indices,
-    code: npt.NDArray[np.uint8],
-    page: Indices,
-    carried_mapcount: npt.NDArray[np.uint32],
-    mapcount: npt.NDArray[np.uint32],
-    second: Mask,
-) -> tuple[Mask, Mask, dict[int, int]]:
-    """Settle the mappings of pages that a fork shared when they became KSM pages.
-
-    Such a page's other mappings are attached later without being new: its mapcount stays. Returns
-    which did, which can't be told, and the last mapcounts, by number of KSM page.
-    """
-    same, odd = np.zeros(len(mapcount), bool), np.zeros(len(mapcount), bool)
-    if not (carried_mapcount.any() or (second & (mapcount > 2)).any()):
-        return same, odd, {}
-    carried = len(carried_mapcount)
-    rows = np.flatnonzero((code == _CARRIED) | (code == JOIN))
-    number, event = page[rows], by_frame[rows] - carried
-    # Two KSM pages on one frame: each one's rows together.
-    apart = stable_order(number.astype(np.uint64))
-    number, event = number[apart], event[apart]
-    was_open = event < 0
-    count = np.zeros(len(event), np.int64)
-    count[was_open] = carried_mapcount[event[was_open] + carried]
-    count[~was_open] = mapcount[event[~was_open]]
-    shared_birth = np.zeros(len(event), bool)
-    shared_birth[~was_open] = second[event[~was_open]] & (count[~was_open] > 2)
-    begins = (was_open & (count > 0)) | shared_birth
-    begun = _within(np.cumsum(begins), begins, group_starts(number.astype(np.uint64))) > 0
-    later = begun & ~begins
-    before = np.concatenate(([0], count[:-1]))
-    same[event[later]] = count[later] == before[later]
-    odd[event[later]] = ~np.isin(count[later] - before[later], (0, 1))
-    last = np.flatnonzero(np.append(number[1:] != number[:-1], np.ones(min(1, len(number)), bool)))
-    last = last[begun[last]]
-    return same, odd, dict(zip(number[last].tolist(), count[last].tolist(), strict=True))
+        self._open = np.sort(np.concatenate((self._open[kept], alive)))
 
 
 def _forget(frame_at: U64, frames: U64, shift: np.uint64) -> None:

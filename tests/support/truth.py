@@ -6,7 +6,7 @@ happens between two events has the time of the one before, or of the operation's
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -108,7 +108,8 @@ class StepSeen:
     """The state after one operation: when, and what samples and a census would say.
 
     full_scans: of a full scan, if it was one. known: (tgid, name) of living processes that have
-    been on ksmd's list.
+    been on ksmd's list. zeros: (tgid, addr) of mappings of the zero page that ksmd made, or a fork
+    copied.
     """
 
     ns: int
@@ -120,6 +121,7 @@ class StepSeen:
     mappings: Sequence[CensusRow]
     regions: Sequence[Region]
     known: Sequence[tuple[int, str]]
+    zeros: Collection[tuple[int, int]]
 
 
 @dataclass

@@ -61,7 +61,7 @@ class Comparison:
     def __post_init__(self) -> None:
         truth, variant = self.truth, self.variant
         begin = variant.begin(truth)
-        self.begin, self.mappings = begin.ns, begin.mappings
+        self.begin, self.mappings, self.zeros = begin.ns, begin.mappings, begin.zeros
         self.late = bool(variant.since)
         self.gap = variant.lost_ns(truth)
         self.events = variant.events(truth)
@@ -115,7 +115,7 @@ class Comparison:
     def _how(self, life: Life, row: Line) -> None:
         allowed: set[str] = {life.how}
         untold = self.gap is not None or self.late or not self.truth.profile.has("6.11")
-        untold = untold or self._shared_at_birth(life)
+        untold = untold or self._may_be_shared(life)
         if untold and life.how in ("joined", "inherited"):
             allowed |= {"joined_or_inherited"}
         if self.gap is not None and life.how in ("partner", "joined", "inherited"):
@@ -127,12 +127,14 @@ class Comparison:
         if (row["ksm_page"] is None) != (life.node is None):
             self.wrong.append(f"ksm_page={row['ksm_page']}: {told(life)}")
 
-    def _shared_at_birth(self, life: Life) -> bool:
-        """Whether a fork shared the KSM page's frame when it became one."""
+    def _may_be_shared(self, life: Life) -> bool:
+        """Whether a fork may have shared the KSM page's frame with its mm when it became one."""
         if life.node is None:
             return False
-        partner = next(x for x in self.truth.nodes[life.node].lives if x.how == "partner")
-        return int(self.truth.events["arg"][partner.event] >> MAPCOUNT_SHIFT) > 2
+        lives = {x.how: x for x in self.truth.nodes[life.node].lives}
+        maker, partner = lives["created"], lives["partner"]
+        shared = int(self.truth.events["arg"][partner.event] >> MAPCOUNT_SHIFT) > 2
+        return shared and life.mm != maker.mm
 
     def _scan(self, life: Life, row: Line) -> None:
         if self.gap is None:
@@ -276,6 +278,11 @@ class Comparison:
             if (mapping.tgid, mapping.addr) == (row["tgid"], row["addr"]):
                 self._unattached(mapping, row)
                 return
+        # A child's zero pages are none of a census, and no event was about them until they end.
+        if row["ksm_page"] is None and (row["tgid"], row["addr"]) in self.zeros:
+            if row["end"] != "cow_break" or not self._was_broken(row):
+                self.wrong.append(f"zero page not so ended: {shown(row)}")
+            return
         self.wrong.append(f"not there before: {shown(row)}")
 
     def _unattached(self, mapping: CensusRow, row: Line) -> None:

@@ -368,6 +368,7 @@ class _WatchedModel(ModelStage):
             ],
             [Region(mm.tgid, vma.start, vma.end, vma.mergeable) for mm in alive for vma in mm.vmas],
             [(mm.tgid, self._names[mm.id]) for mm in alive],
+            {(mm.tgid, address) for mm in self.memory.mms for address in mm.ksm_zero},
         )
 
 

@@ -37,9 +37,9 @@ TELLS, TELLS_NOT = "6.18.2", "6.10.3"
 
 
 def stream_of_rows(rows: Sequence[Row]) -> EventBatch:
-    """A stream in which each event is about a page of its own."""
+    """A stream in which each event is about a page of its own; of one process if not told."""
     whose = {"mm": 0x11, "tgid": 11}
-    return batch_of([{**r, **whose, "ts": n, "addr": n * PAGE} for n, r in enumerate(rows, 1)])
+    return batch_of([{**whose, **r, "ts": n, "addr": n * PAGE} for n, r in enumerate(rows, 1)])
 
 
 def timeline_of_rows(rows: Sequence[Row], kernel: str = TELLS) -> Timeline:
@@ -57,6 +57,10 @@ def failures(rows: Sequence[Row], kernel: str = TELLS) -> int:
 
 
 BORN = [makes_ksm_page(7), joins_ksm_page(7, mapcount=2)]
+SHARED = [makes_ksm_page(7), joins_ksm_page(7, mapcount=5)]
+"""Born with five mappings: the pair's two, and three that a fork made before."""
+OTHER = {"mm": 0x13, "tgid": 13}
+EITHER = "joined_or_inherited"
 UNDONE = [makes_ksm_page(7), joins_ksm_page(7, err=EFAULT)]
 
 
@@ -117,8 +121,7 @@ def test_a_page_attached_at_first_sight_is_inherited() -> None:
 
 def test_first_sight_means_nothing_where_the_kernel_does_not_compare_checksums_first() -> None:
     rows = [*BORN, joins_ksm_page(7, mapcount=3, first_sight=True), joins_ksm_page(7, mapcount=4)]
-    either = "joined_or_inherited"
-    assert ways(rows, TELLS_NOT) == {1: "created", 2: "partner", 3: either, 4: either}
+    assert ways(rows, TELLS_NOT) == {1: "created", 2: "partner", 3: EITHER, 4: EITHER}
 
 
 @pytest.mark.parametrize("kernel", [TELLS, TELLS_NOT])
@@ -130,7 +133,7 @@ def test_a_failed_attachment_merges_nothing(kernel: str) -> None:
 
 def test_attachments_to_ksm_pages_from_before_the_recording_cannot_be_told() -> None:
     rows = [*BORN, joins_ksm_page(11), joins_ksm_page(11, first_sight=True)]
-    assert ways(rows) | {1: "", 2: ""} == {1: "", 2: "", 3: "joined_or_inherited", 4: "inherited"}
+    assert ways(rows) | {1: "", 2: ""} == {1: "", 2: "", 3: EITHER, 4: "inherited"}
 
 
 def test_a_second_half_is_never_inherited() -> None:
@@ -138,30 +141,52 @@ def test_a_second_half_is_never_inherited() -> None:
     assert ways(rows)[2] == "partner"
 
 
-def test_where_a_fork_shared_a_page_at_its_birth_an_equal_mapcount_proves_nothing() -> None:
-    # Born with five mappings: the pair's two, and three that a fork made before. One that stays
-    # equal is one of these, or one that came while another went.
-    mapcounts = [5, 5, 6, 6]
-    rows = [makes_ksm_page(7), *(joins_ksm_page(7, mapcount=m) for m in mapcounts)]
-    either = "joined_or_inherited"
-    assert ways(rows) == {1: "created", 2: "partner", 3: either, 4: "joined", 5: either}
+@pytest.mark.parametrize("mapcount", [3, 4, 5, 6, 11])
+def test_where_a_fork_shared_a_page_at_its_birth_no_mapcount_tells_who_joined(
+    mapcount: int,
+) -> None:
+    # One more than before may be another fork's, an equal one this merge's while another went.
+    rows = [*SHARED, joins_ksm_page(7, mapcount=mapcount, **OTHER)]
+    assert ways(rows) == {1: "created", 2: "partner", 3: EITHER}
 
 
-def test_one_mapping_more_than_the_pair_is_enough_to_be_shared_at_birth() -> None:
-    shared = [makes_ksm_page(7), joins_ksm_page(7, mapcount=3), joins_ksm_page(7, mapcount=3)]
-    assert ways(shared)[3] == "joined_or_inherited"
-    assert ways([*BORN, joins_ksm_page(7, mapcount=3)])[3] == "joined"
+@pytest.mark.parametrize(("mapcount", "how"), [(2, "joined"), (3, EITHER), (0, EITHER)])
+def test_a_page_was_shared_at_birth_unless_the_pair_was_known_to_be_all(
+    mapcount: int, how: str
+) -> None:
+    born = [makes_ksm_page(7), joins_ksm_page(7, mapcount=mapcount)]
+    assert ways([*born, joins_ksm_page(7, mapcount=3, **OTHER)])[3] == how
 
 
-def test_a_mapcount_that_jumps_cannot_be_told() -> None:
-    rows = [makes_ksm_page(7), *(joins_ksm_page(7, mapcount=m) for m in (5, 3, 4, 11))]
-    either = "joined_or_inherited"
-    assert ways(rows) == {1: "created", 2: "partner", 3: either, 4: "joined", 5: either}
+def test_whether_a_page_was_shared_at_birth_is_lost_with_its_second_half() -> None:
+    rows = [makes_ksm_page(7), loses(1), joins_ksm_page(7, mapcount=3, **OTHER)]
+    assert ways(rows) == {1: "created", 3: EITHER}
+
+
+def test_no_process_has_a_frame_twice_so_the_makers_other_pages_join() -> None:
+    rows = [*SHARED, joins_ksm_page(7, mapcount=5), joins_ksm_page(7, mapcount=7)]
+    assert ways(rows) == {1: "created", 2: "partner", 3: "joined", 4: "joined"}
+
+
+def test_the_partners_process_may_share_the_makers_frame() -> None:
+    born = [makes_ksm_page(7, **OTHER), joins_ksm_page(7, mapcount=3)]
+    assert ways([*born, joins_ksm_page(7, mapcount=4)])[3] == EITHER
+
+
+def test_who_begins_after_a_birth_has_no_share_in_it() -> None:
+    enters, joins = event(KSM_ENTER, arg=VIA_SELF, **OTHER), joins_ksm_page(7, mapcount=6, **OTHER)
+    assert ways([*SHARED, enters, joins])[4] == "joined"
+    assert ways([enters, *SHARED, joins])[4] == EITHER
+
+
+def test_what_is_forked_after_a_birth_is_inherited_at_first_sight_all_the_same() -> None:
+    enters = event(KSM_ENTER, arg=VIA_SELF, **OTHER)
+    rows = [*SHARED, enters, joins_ksm_page(7, mapcount=6, first_sight=True, **OTHER)]
+    assert ways(rows)[4] == "inherited"
 
 
 def test_a_frame_born_again_without_sharing_is_no_shared_birth_any_more() -> None:
-    shared = [makes_ksm_page(7), joins_ksm_page(7, mapcount=5)]
-    assert ways([*shared, *BORN, joins_ksm_page(7, mapcount=2)])[5] == "joined"
+    assert ways([*SHARED, *BORN, joins_ksm_page(7, mapcount=2, **OTHER)])[5] == "joined"
 
 
 def test_a_birth_that_failed_is_no_birth() -> None:
@@ -171,7 +196,7 @@ def test_a_birth_that_failed_is_no_birth() -> None:
         joins_ksm_page(7, mapcount=5),
     ]
     # So the KSM page must have been there before.
-    assert ways(rows) == {3: "joined_or_inherited"}
+    assert ways(rows) == {3: EITHER}
 
 
 PFNS = st.sampled_from([3, 5, 7])

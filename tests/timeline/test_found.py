@@ -6,14 +6,19 @@ from typing import Any
 
 from ksmtrace.events.registry import (
     COW_BREAK,
+    FIRST_SIGHT,
     INTO_EXISTING,
     KSM_ENTER,
     KSM_EXIT,
     KSM_MERGE_ONE_PAGE,
     KSM_MERGE_WITH_KSM_PAGE,
+    KSM_REMOVE_KSM_PAGE,
+    KSM_REMOVE_RMAP_ITEM,
+    LEFT_DISCARD,
     LEFT_PRCTL,
     LEFT_UNMERGEABLE,
     RANGE_LEFT,
+    VIA_EXEC,
     VIA_FORK,
     VIA_SELF,
 )
@@ -130,3 +135,59 @@ def test_who_only_shared_a_frame_that_became_a_ksm_page_was_never_merged() -> No
         # Of a KSM page that was there before nobody knows better.
         [80, 0x3000, "before"],
     ]
+
+
+def test_an_exec_is_no_moment_at_which_ksmd_notices_what_was_given_up_before() -> None:
+    mine = {"mm": 7, "tgid": 70}
+    census = [
+        {"ts": BEGIN, "reason": "start", "tgid": 70, "addr": 0x1000 * n, "pfn": 9} for n in (1, 2)
+    ]
+    rows = [
+        event(RANGE_LEFT, BEGIN + SECOND, addr=0x1000, arg=2, err=LEFT_DISCARD, **mine),
+        event(KSM_ENTER, BEGIN + 2 * SECOND, mm=8, tgid=70, arg=VIA_EXEC),
+        event(KSM_EXIT, BEGIN + 2 * SECOND + 1, **mine),
+        scan_starts(5, BEGIN + 4 * SECOND),
+        event(KSM_REMOVE_RMAP_ITEM, BEGIN + 4 * SECOND + 1, pfn=9, item=6, addr=0x2000, **mine),
+        event(KSM_REMOVE_KSM_PAGE, BEGIN + 4 * SECOND + 2, pfn=9),
+        scan_stops(5, BEGIN + 4 * SECOND + 3, 2),
+    ]
+    there = {"pages_shared": 1, "pages_sharing": 1}
+    samples = [
+        sample(0, "start", scans=5, **there),
+        sample(3, "interval", scans=5, **there),
+        sample(5, "end", scans=6),
+    ]
+    told = timeline_in_memory(
+        [batch_of(rows)], tables={"counters": samples, "census": census}, facts=COW
+    )
+    assert told.pages["end"].tolist() == ["unmapped"] * 2
+    assert told.accounts["merged_most"].tolist() == [2, 2, 0]
+    assert told.accounts["residual"].tolist() == [0] * 3
+
+
+def test_a_childs_mapping_that_ksmd_never_met_is_not_what_the_kernel_counted() -> None:
+    child = {"mm": 8, "tgid": 80}
+    rows = [
+        # Of the five that the kernel counts these may be two, or none.
+        event(COW_BREAK, BEGIN + SECOND, pfn=9, addr=0x1000, **child),
+        event(COW_BREAK, BEGIN + SECOND, pfn=9, addr=0x2000, **child),
+        scan_starts(5, BEGIN + 2 * SECOND),
+        event(
+            KSM_MERGE_WITH_KSM_PAGE, BEGIN + 2 * SECOND + 1, pfn=9, item=3, addr=0x3000,
+            arg=INTO_EXISTING | FIRST_SIGHT, **child,
+        ),
+        scan_stops(5, BEGIN + 2 * SECOND + 2, 6),
+    ]  # fmt: skip
+
+    def residual(last: int) -> list[int]:
+        samples = [
+            sample(0, "start", scans=5, pages_shared=1, pages_sharing=4),
+            sample(1.5, "interval", scans=5, pages_shared=1, pages_sharing=4, cow_ksm=2),
+            sample(3, "end", scans=6, pages_shared=1, pages_sharing=last - 1, cow_ksm=2),
+        ]
+        told = timeline_in_memory([batch_of(rows)], tables={"counters": samples}, facts=COW)
+        found: list[int] = told.accounts["residual"].tolist()
+        return found
+
+    assert [residual(4), residual(6)] == [[0] * 3, [0] * 3]
+    assert residual(7) == [0, 0, 1]

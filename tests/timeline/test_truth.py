@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ksmtrace.kernel.releases import profile
@@ -89,6 +89,8 @@ def test_other_releases_are_told_as_well(family: str, kernel: str, tmp_path: Pat
 @pytest.mark.parametrize("variant", VARIANTS)
 @SETTINGS
 @given(family=FAMILY, seed=SEED, reused=st.booleans())
+@example(family="everything", seed=4301, reused=False)
+@example(family="sharing limit", seed=710130, reused=False)
 def test_random_scenarios_are_told_as_they_happened(
     variant: str, family: str, seed: int, *, reused: bool, tmp_path_factory: Any
 ) -> None:
@@ -103,6 +105,9 @@ def test_random_scenarios_are_told_as_they_happened(
     family=FAMILY, seed=SEED, at=st.integers(1, 40), census=st.booleans(), cow=st.booleans(),
     reused=st.booleans(),
 )  # fmt: skip
+@example(family="whole processes", seed=648714, at=21, census=True, cow=True, reused=False)
+@example(family="forks", seed=968605, at=16, census=False, cow=True, reused=True)
+@example(family="opting out whole", seed=540180, at=13, census=True, cow=True, reused=True)
 def test_a_recording_of_a_host_already_merged_is_told_from_there(
     family: str, seed: int, at: int, *, census: bool, cow: bool, reused: bool, tmp_path_factory: Any
 ) -> None:
