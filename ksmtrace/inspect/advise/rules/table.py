@@ -30,15 +30,15 @@ from ksmtrace.inspect.advise.rules.paying import (
 from ksmtrace.inspect.advise.rules.switch import (
     NOTHING_REGISTERED,
     STOPPED,
-    UNMERGED,
     STOPPED_FOR_WHOM,
+    UNMERGED,
 )
 
 RULES: tuple[Rule, ...] = (
     OVERCOMMITTED,
     STOPPED,
-    STOPPED_FOR_WHOM,
     UNMERGED,
+    STOPPED_FOR_WHOM,
     NOTHING_REGISTERED,
     ENDLESS_SCAN,
     NEGATIVE_PROFIT,
