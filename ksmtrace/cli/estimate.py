@@ -24,8 +24,12 @@ import contextlib
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ksmtrace.errors import Exit, KsmtraceError
+
+if TYPE_CHECKING:
+    from ksmtrace.inspect.estimate.answer import Answer
 
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
@@ -103,22 +107,29 @@ def run(args: argparse.Namespace) -> int:
     line = StatusLine(sys.stderr)
     try:
         answer, sample = estimate(selection, how, knobs, line.working)
-        if target is not None:
-            from ksmtrace.inspect.estimate.snapshot import save_snapshot
-
-            save_snapshot(sample, target, line.working)
     finally:
         line.clear()
-    if args.json:
+    _print(answer, as_json=args.json, regions=args.regions)
+    if target is not None:
+        from ksmtrace.inspect.estimate.snapshot import save_snapshot
+
+        try:
+            save_snapshot(sample, target, line.working)
+        finally:
+            line.clear()
+    return Exit.OK
+
+
+def _print(answer: Answer, *, as_json: bool, regions: bool) -> None:
+    if as_json:
         import json
 
         from ksmtrace.views.estimate import estimate_as_dict
 
-        print(json.dumps(estimate_as_dict(answer), indent=1))
+        print(json.dumps(estimate_as_dict(answer), indent=1), flush=True)
     else:
         from rich.console import Console
 
         from ksmtrace.views.estimate import render_estimate
 
-        Console(highlight=False).print(render_estimate(answer, regions=args.regions))
-    return Exit.OK
+        Console(highlight=False).print(render_estimate(answer, regions=regions))

@@ -7,7 +7,7 @@ slices, KSM's counters, and for each process its merges, breaks and exit.
 addresses, the host. Alone it writes a recording, with --to that format.
 
 examples:
-  ksmtrace export a.ksm --to perfetto            # then open https://ui.perfetto.dev
+  ksmtrace export a.ksm --to perfetto    # then open https://ui.perfetto.dev
   ksmtrace export a.ksm --to csv --table pages -o - | head
   ksmtrace export a.ksm --to parquet --stored -o tables
   ksmtrace export a.ksm --share -o public.ksm

@@ -1,8 +1,8 @@
 """exporter: serve KSM's counters, processes, cgroups and guests to Prometheus
 
-Keeps the names of node_exporter's ksmd collector and adds what it lacks. Without
---capture it only reads /sys and /proc; to read other users' processes it needs
-root or CAP_DAC_READ_SEARCH. Changes nothing on the host.
+Keeps the names of node_exporter's ksmd collector and adds what it lacks.
+Without --capture it only reads /sys and /proc; to read other users' processes
+it needs root or CAP_DAC_READ_SEARCH. Changes nothing on the host.
 
 examples:
   sudo ksmtrace exporter
@@ -60,11 +60,29 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Serve; see the module's docstring."""
+    from ksmtrace.kernel.signals import signals_interrupt
+
+    # Before all that is slow to import: a signal is how an exporter ends, at any moment.
+    try:
+        with signals_interrupt():
+            _run(args)
+    except KeyboardInterrupt:
+        pass
+    return Exit.OK
+
+
+def _run(args: argparse.Namespace) -> None:
     from ksmtrace.exporter import files
 
-    if args.print_unit or args.print_dashboard:
-        print(files.unit() if args.print_unit else files.dashboard(), end="")
-        return Exit.OK
+    if args.print_unit:
+        unit = files.unit()
+        if unit.shut:
+            say(_shut(unit.shut))
+        print(unit.text, end="")
+        return
+    if args.print_dashboard:
+        print(files.dashboard(), end="")
+        return
     if not args.capture and (args.cow or args.backend):
         raise KsmtraceError("--cow and --backend are about a capture", "add --capture", Exit.USAGE)
     from ksmtrace.exporter.listening import parse_address
@@ -80,4 +98,10 @@ def run(args: argparse.Namespace) -> int:
         ),
         say,
     )
-    return Exit.OK
+
+
+def _shut(folder: str) -> str:
+    return (
+        f"the unit's user can't enter {folder}, where ksmtrace or its Python lies:\n"
+        "          install it where all may, as in /opt or /usr/local, for a service"
+    )

@@ -7,11 +7,16 @@ import importlib
 import keyword
 import os
 import sys
+import textwrap
 from collections.abc import Sequence
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ksmtrace import __version__
 from ksmtrace.errors import Exit, KsmtraceError
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "capture": ("record", "stat", "exporter"),
@@ -23,9 +28,24 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 help, `configure(parser)` and `run(args) -> int`."""
 
 
+_INDENT = " " * len("ksmtrace: ")
+_KEPT = "\0"
+"""A space that no line is broken at."""
+
+
 def _module(verb: str) -> ModuleType:
     # No module can be called `import`.
     return importlib.import_module(f"ksmtrace.cli.{verb}{'_' * keyword.iskeyword(verb)}")
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help fails as any other output does: argparse's own passes errors over."""
+
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
+        if message and file is not None and file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         "  sudo ksmtrace record -o a.ksm --duration 10",
     ]
     lines += ["  ksmtrace report a.ksm"]
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="ksmtrace",
         usage="ksmtrace COMMAND [OPTIONS]",
         description="\n".join(lines),
@@ -86,19 +106,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Arrow's own allocator keeps what it was given; a recorder shall stay small.
     os.environ.setdefault("ARROW_DEFAULT_MEMORY_POOL", "system")
-    parser = build_parser()
-    args = _parsed(parser, list(sys.argv[1:] if arguments is None else arguments))
-    if args.verb is None:
-        parser.print_help()
-        return Exit.USAGE
+    _open_closed_streams()
     try:
-        code: int = _module(args.verb).run(args)
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
         sys.stdout.flush()
         return code
     except KsmtraceError as error:
         print(f"ksmtrace: {error.message}", file=sys.stderr)
-        if error.hint:
-            print(f"          {error.hint}", file=sys.stderr)
+        for line in _wrapped(error.hint or ""):
+            print(_INDENT + line, file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         print("ksmtrace: interrupted", file=sys.stderr)
@@ -107,10 +123,55 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not isinstance(error, BrokenPipeError):
             what = f"{error.strerror} ({error.filename})" if error.filename else str(error)
             print(f"ksmtrace: {what}", file=sys.stderr)
-            return Exit.FAILED
+        # What still waits for a full disk would be tried once more at the end, and told in
+        # Python's words.
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         # The reader of our output has gone, as `head` does; that is no error.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.OK
+        return Exit.OK if isinstance(error, BrokenPipeError) else Exit.FAILED
+
+
+def _run(arguments: list[str]) -> int:
+    parser = build_parser()
+    try:
+        args = _parsed(parser, arguments)
+    except SystemExit:
+        # argparse has printed help or what is wrong; whether that can be written is ours to tell.
+        sys.stdout.flush()
+        raise
+    if args.verb is None:
+        parser.print_help()
+        return Exit.USAGE
+    code: int = _module(args.verb).run(args)
+    return code
+
+
+def _open_closed_streams() -> None:
+    """Put /dev/null where the shell closed a standard stream (`>&-`): Python has None there."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        # Else the next file that is opened would be taken for it, by us and by what we start.
+        descriptor = os.open(os.devnull, os.O_RDWR)
+        os.set_inheritable(descriptor, number == descriptor)
+        mode = "w" if number else "r"
+        setattr(sys, name, open(descriptor, mode, closefd=False))  # noqa: SIM115 until the end
+
+
+def _wrapped(hint: str) -> list[str]:
+    """A hint's lines. One that can't be made to fit, for a long path in it, stays whole."""
+    width = 80 - len(_INDENT)
+    lines: list[str] = []
+    for line in hint.splitlines():
+        # What stands behind the colon may be a command to copy: it stays on one line if it can.
+        head, colon, tail = line.rpartition(": ")
+        kept = head + colon + (tail.replace(" ", _KEPT) if len(tail) <= width else tail)
+        parts = textwrap.wrap(kept, width, break_long_words=False, break_on_hyphens=False)
+        fits = all(len(part) <= width for part in parts)
+        lines += [part.replace(_KEPT, " ") for part in parts] if fits else [line]
+    return lines
 
 
 if __name__ == "__main__":

@@ -4,7 +4,8 @@ Like `perf stat`, for KSM. Runs a command, or attaches to a process, or watches
 the whole host until Ctrl-C, and prints what was saved, merged and broken, how
 soon, and for how much of ksmd's CPU. --repeat makes several runs and tells the
 spread; --ab makes them under two settings of a knob in turn, and says which
-differences are real. Knobs are restored at the end, also after a kill.
+differences are real. Knobs are restored at the end; if stat itself is killed,
+by the next `ksmtrace stat` or `record`, and the command runs on.
 
 examples:
   sudo ksmtrace stat --duration 60
@@ -141,6 +142,8 @@ def _choice(backend: str) -> tuple[Choice | None, str]:
     try:
         choice = choose_source(backend)
     except KsmtraceError as error:
+        if error.exit_code == Exit.USAGE:
+            raise KsmtraceError(error.message, f"{error.hint}, none", Exit.USAGE) from None
         if backend != "auto" or error.exit_code != Exit.HOST_CANNOT:
             raise
         say(f"no backend, so merges are not counted: {error.message}")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from ksmtrace.capture.session import Progress
 
 _WIDTH = 79
+_PAUSE_S = 0.05
+"""No eye reads faster, and a terminal is slow."""
 
 
 class StatusLine:
@@ -16,6 +19,7 @@ class StatusLine:
     def __init__(self, out: TextIO) -> None:
         self._out = out
         self._live = out.isatty()
+        self._shown = 0.0
 
     def progress(self, progress: Progress) -> None:
         """Show a recording's state."""
@@ -55,6 +59,8 @@ class StatusLine:
             self._out.flush()
 
     def _show(self, text: str) -> None:
-        if self._live:
+        now = time.monotonic()
+        if self._live and now - self._shown >= _PAUSE_S:
+            self._shown = now
             self._out.write("\r" + text[:_WIDTH].ljust(_WIDTH))
             self._out.flush()

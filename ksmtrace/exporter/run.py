@@ -14,7 +14,6 @@ from ksmtrace.exporter.listening import Address
 from ksmtrace.exporter.processes import Processes
 from ksmtrace.exporter.serving import Server
 from ksmtrace.kernel.host import kernel_release, ksm_obstacles
-from ksmtrace.kernel.signals import signals_interrupt
 from ksmtrace.kernel.sysfs import PROC, HostSampler
 
 _MOST_FILES = 1 << 17
@@ -37,18 +36,14 @@ class Plan:
 
 
 def export(plan: Plan, say: Callable[[str], None]) -> None:
-    """Serve until a signal ends it.
+    """Serve until KeyboardInterrupt ends it, which goes through.
 
     Raises KsmtraceError: HOST_CANNOT without KSM, or where it can't be traced as asked.
     """
     if obstacles := ksm_obstacles():
         raise host_cannot(obstacles, "export KSM's counters")
     with ExitStack() as stack:
-        try:
-            with signals_interrupt():
-                _serve(plan, stack, say)
-        except KeyboardInterrupt:
-            return
+        _serve(plan, stack, say)
 
 
 def _serve(plan: Plan, stack: ExitStack, say: Callable[[str], None]) -> None:

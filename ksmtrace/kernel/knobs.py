@@ -64,10 +64,10 @@ def _write(name: str, value: str, ksm: Path) -> None:
     try:
         (ksm / name).write_text(value)
     except OSError as error:
-        raise _cannot_set(name, value, error) from error
+        raise _cannot_set(name, value, error, ksm) from error
 
 
-def _cannot_set(name: str, value: str, error: OSError) -> KsmtraceError:
+def _cannot_set(name: str, value: str, error: OSError, ksm: Path = KSM) -> KsmtraceError:
     if isinstance(error, FileNotFoundError):
         since = KNOBS_BY_NAME[name].since
         return KsmtraceError(
@@ -80,10 +80,12 @@ def _cannot_set(name: str, value: str, error: OSError) -> KsmtraceError:
             f"the kernel does not change {name} while pages are merged",
             "unmerge everything first: echo 2 > /sys/kernel/mm/ksm/run",
         )
-    hint = "pages_to_scan is the advisor's while advisor_mode is scan-time"
+    hint = f"it takes {KNOBS_BY_NAME[name].values}"
+    if name == "pages_to_scan" and read_knob(_MODE, ksm) == "scan-time":
+        hint = "pages_to_scan is the advisor's while advisor_mode is scan-time"
     return KsmtraceError(
         f"the kernel refuses {name}={value}: {error.strerror}",
-        hint if name == "pages_to_scan" else KNOBS_BY_NAME[name].meaning,
+        hint,
         Exit.USAGE,
     )
 

@@ -39,7 +39,7 @@ class Counter:
 class Knob:
     """A setting. needs_nothing_merged: the kernel answers EBUSY while any page is merged.
 
-    unit: of its number, where it has one that is not a count.
+    unit: of its number, where it has one that is not a count. values: those that it takes.
     """
 
     name: str
@@ -48,6 +48,7 @@ class Knob:
     meaning: str
     needs_nothing_merged: bool = False
     unit: str = ""
+    values: str = ""
 
 
 COUNTERS: tuple[Counter, ...] = (
@@ -78,32 +79,83 @@ COUNTERS: tuple[Counter, ...] = (
 """ksm_zero_pages is also a line of ksm_stat, with the same meaning for one process (6.6)."""
 
 KNOBS: tuple[Knob, ...] = (
-    Knob("run", "2.6.32", "0", "0 stopped, 1 running, 2 stopped and everything unmerged"),
-    Knob("pages_to_scan", "2.6.32", "100", "pages visited before each sleep"),
+    Knob(
+        "run",
+        "2.6.32",
+        "0",
+        "0 stopped, 1 running, 2 stopped and everything unmerged",
+        values="0, 1 or 2",
+    ),
+    Knob(
+        "pages_to_scan",
+        "2.6.32",
+        "100",
+        "pages visited before each sleep",
+        values="0 to 4294967295",
+    ),
     Knob(
         "sleep_millisecs",
         "2.6.32",
         "20",
         "milliseconds of sleep between batches",
         unit="milliseconds",
+        values="0 to 4294967295",
     ),
-    Knob("merge_across_nodes", "3.9", "1", "merge pages of different NUMA nodes", True),
-    Knob("max_page_sharing", "4.13", "256", "most mappings of one KSM page", True),
+    Knob(
+        "merge_across_nodes",
+        "3.9",
+        "1",
+        "merge pages of different NUMA nodes",
+        True,
+        values="0 or 1",
+    ),
+    Knob(
+        "max_page_sharing",
+        "4.13",
+        "256",
+        "most mappings of one KSM page",
+        True,
+        values="numbers from 2 on",
+    ),
     Knob(
         "stable_node_chains_prune_millisecs",
         "4.13",
         "2000",
         "how often chains are pruned",
         unit="milliseconds",
+        values="0 to 4294967295",
     ),
-    Knob("use_zero_pages", "4.11", "0", "map zero-filled pages to the zero page"),
-    Knob("smart_scan", "6.7", "1", "visit pages less often that never merged"),
-    Knob("advisor_mode", "6.8", "none", "none or scan-time: who sets pages_to_scan"),
-    Knob("advisor_max_cpu", "6.8", "70", "percent of one core"),
-    Knob("advisor_min_pages_to_scan", "6.8", "500", "initial pages_to_scan of the advisor"),
-    Knob("advisor_max_pages_to_scan", "6.8", "30000", "upper bound of pages_to_scan"),
+    Knob("use_zero_pages", "4.11", "0", "map zero-filled pages to the zero page", values="0 or 1"),
+    Knob("smart_scan", "6.7", "1", "visit pages less often that never merged", values="0 or 1"),
     Knob(
-        "advisor_target_scan_time", "6.8", "200", "seconds a full scan should take", unit="seconds"
+        "advisor_mode",
+        "6.8",
+        "none",
+        "none or scan-time: who sets pages_to_scan",
+        values="none or scan-time",
+    ),
+    Knob("advisor_max_cpu", "6.8", "70", "percent of one core", values="numbers from 0 on"),
+    Knob(
+        "advisor_min_pages_to_scan",
+        "6.8",
+        "500",
+        "initial pages_to_scan of the advisor",
+        values="numbers from 0 on",
+    ),
+    Knob(
+        "advisor_max_pages_to_scan",
+        "6.8",
+        "30000",
+        "upper bound of pages_to_scan",
+        values="numbers from 0 on",
+    ),
+    Knob(
+        "advisor_target_scan_time",
+        "6.8",
+        "200",
+        "seconds a full scan should take",
+        unit="seconds",
+        values="numbers from 1 on",
     ),
 )
 

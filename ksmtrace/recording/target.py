@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.recording.schema import MANIFEST
+
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)
 
 
 def _invoking_user() -> tuple[int, int] | None:
@@ -51,6 +54,10 @@ class Target:
 
     def __init__(self, path: Path, *, force: bool = False, option: str = "-o") -> None:
         self.path = path.absolute()
+        self._named = path
+        self._force = force
+        self._option = option
+        self._published = False
         self._hidden: Path | None = None
         self._replaced: Path | None = None
         try:
@@ -61,15 +68,17 @@ class Target:
                 f"choose another with {option}",
             ) from None
         if present:
+            if self.path.is_symlink():
+                raise KsmtraceError(
+                    f"{path} is a link, and no link is replaced",
+                    f"give the name of what it points to, or choose another with {option}",
+                )
             if not os.access(self.path / MANIFEST, os.F_OK):
                 raise KsmtraceError(
                     f"{path} exists and is not a recording", f"choose another name with {option}"
                 )
             if not force:
-                raise KsmtraceError(
-                    f"{path} exists",
-                    f"add --force to replace it, or choose another name with {option}",
-                )
+                raise self._exists()
         if not self.path.parent.is_dir():
             raise KsmtraceError(
                 f"the folder {self.path.parent} does not exist", f"mkdir -p {self.path.parent}"
@@ -80,21 +89,37 @@ class Target:
                 f"choose another one with {option}",
             )
 
+    def _exists(self) -> KsmtraceError:
+        return KsmtraceError(
+            f"{self._named} exists",
+            f"add --force to replace it, or choose another name with {self._option}",
+        )
+
     def begin(self) -> Path:
         """Make the hidden folder in which the recording is built."""
         self._hidden = Path(tempfile.mkdtemp(prefix=f".{self.path.name}.", dir=self.path.parent))
         return self._hidden
 
     def publish(self) -> None:
-        """Give the hidden folder its name; what it replaces steps aside."""
+        """Give the hidden folder its name; what it replaces steps aside.
+
+        Raises KsmtraceError where another has taken the name since, unless it may be replaced.
+        """
         assert self._hidden is not None
-        if self.path.exists():
+        if self._force and self.path.exists():
             self._replaced = Path(
                 tempfile.mkdtemp(prefix=f".{self.path.name}.replaced-", dir=self.path.parent)
             )
             self.path.rename(self._replaced)
-        self._hidden.rename(self.path)
+        try:
+            # A folder takes no name that a file, a link or a folder with something in it has.
+            self._hidden.rename(self.path)
+        except OSError as error:
+            if error.errno not in _TAKEN:
+                raise
+            raise self._exists() from None
         self._hidden = None
+        self._published = True
         self._give_to_user()
 
     def done(self) -> None:
@@ -110,6 +135,16 @@ class Target:
             shutil.rmtree(self._hidden, ignore_errors=True)
         return self._replaced
 
+    def discard(self) -> None:
+        """The recording ended early and is worth nothing: all is as it was before `begin`."""
+        if self._published:
+            shutil.rmtree(self.path, ignore_errors=True)
+            if self._replaced is not None:
+                self._replaced.rename(self.path)
+        self.leave()
+
     def _give_to_user(self) -> None:
+        if not self._published:
+            return
         for path in (self.path, *self.path.glob("*")):
             give_to_user(path)

@@ -52,11 +52,16 @@ def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
 class RecordingWriter:
     """An open recording. target: where, see `Target`. facts: what the manifest says from the start.
 
-    Raises KsmtraceError where the disk is full or not writable; what was written stays readable.
+    partial: whether a part of it is worth keeping. Raises KsmtraceError where the disk is full or
+    not writable; what was written stays readable, or goes if a part is worth nothing.
     """
 
-    def __init__(self, target: Target, facts: Mapping[str, Any], namer: Namer) -> None:
+    def __init__(
+        self, target: Target, facts: Mapping[str, Any], namer: Namer, *, partial: bool = True
+    ) -> None:
         self._target = target
+        self._partial = partial
+        self._begun = False
         self._namer = namer
         self._batches: list[EventBatch] = []
         self._buffered = 0
@@ -81,7 +86,7 @@ class RecordingWriter:
             raise
 
     def _begin(self, target: Target) -> None:
-        with self._disk_errors():
+        with self.disk_errors():
             folder = target.begin()
             for name in TABLES:
                 self._files[name] = pa.OSFile(str(folder / f"{name}.arrow"), "wb")
@@ -91,6 +96,7 @@ class RecordingWriter:
                 self._streams[name] = stream
             write_manifest(folder, self.manifest)
             target.publish()
+        self._begun = True
 
     @property
     def folder(self) -> Path:
@@ -147,7 +153,7 @@ class RecordingWriter:
             rows.clear()
 
     def _write(self, name: str, batch: pa.RecordBatch) -> None:
-        with self._disk_errors():
+        with self.disk_errors():
             self._streams[name].write_batch(batch)
         self.rows[name] += batch.num_rows
 
@@ -163,7 +169,7 @@ class RecordingWriter:
         self.manifest.update(facts)
         self.manifest["events"] = self.rows["events"]
         self.manifest["ended"] = ended
-        with self._disk_errors():
+        with self.disk_errors():
             write_manifest(self.folder, self.manifest)
             total = sum(self.rows.values()) or 1
             done = 0
@@ -183,8 +189,14 @@ class RecordingWriter:
     def abandon(self, ended: str) -> Path | None:
         """End without sealing, after an error: keep what is there and, if possible, say why.
 
-        Returns where the recording is that this one was to replace, if it was.
+        Where a part is worth nothing it goes, and what it was to replace comes back. Returns where
+        the recording is that this one was to replace, if it was and is not back.
         """
+        if not self._partial:
+            with contextlib.suppress(OSError, KsmtraceError, pa.ArrowInvalid):
+                self._close_streams()
+            self._target.discard()
+            return None
         with contextlib.suppress(OSError, KsmtraceError, pa.ArrowInvalid):
             # Behind a half-written message nothing could be read any more.
             if not self._broken:
@@ -196,14 +208,18 @@ class RecordingWriter:
         return self._target.leave()
 
     def _close_streams(self) -> None:
-        with self._disk_errors():
+        with self.disk_errors():
             for name, stream in self._streams.items():
                 stream.close()
                 self._files[name].close()
             self._streams.clear()
 
     @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
+    def disk_errors(self) -> Iterator[None]:
+        """For all that is written to the recording's folder: tells errors, and what is kept then.
+
+        Raises KsmtraceError in place of OSError.
+        """
         try:
             with private_files():
                 yield
@@ -212,12 +228,19 @@ class RecordingWriter:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise KsmtraceError(
                     f"no space left for {self._target.path}",
-                    "what was recorded until then is kept; free some space or use another disk",
+                    f"{self._kept()}; free some space or use another disk",
                 ) from error
             raise KsmtraceError(
                 f"{self._target.path} can't be written: {os.strerror(error.errno or errno.EIO)}",
-                "what was recorded until then is kept",
+                self._kept(),
             ) from error
+
+    def _kept(self) -> str:
+        if not self._begun:
+            return "nothing was recorded"
+        if not self._partial:
+            return "the unfinished recording was removed"
+        return "what was recorded until then is kept"
 
 
 def seal_table(folder: Path, name: str) -> Iterator[int]:

@@ -37,8 +37,8 @@ def _keep(guest: Guest, target: Target) -> None:
         folder = target.begin()
         try:
             guest.fetch(_THERE, folder)
+            target.publish()
         except BaseException:
             target.leave()
             raise
-        target.publish()
     target.done()

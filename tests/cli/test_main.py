@@ -12,7 +12,8 @@ from support.recordings import make_recording
 from ksmtrace import __version__
 from ksmtrace.capture import doctor
 from ksmtrace.capture.doctor import Diagnosis, Finding
-from ksmtrace.cli.main import COMMANDS, main
+from ksmtrace.cli.main import COMMANDS, _wrapped, main
+from ksmtrace.kernel.sysfs import KNOBS_BY_NAME
 
 VERBS = [verb for verbs in COMMANDS.values() for verb in verbs]
 
@@ -40,6 +41,7 @@ def test_each_commands_help_has_examples_of_that_command(
 ) -> None:
     assert ends([verb, "--help"]) == 0
     text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
     examples = text.partition("examples:")[2]
     assert f"ksmtrace {verb}" in examples
 
@@ -153,3 +155,63 @@ def test_doctor_ends_with_3_where_nothing_can_be_traced(
     assert "→ boot another one" in capsys.readouterr().out
     assert ends(["doctor", "--json"]) == status
     assert json.loads(capsys.readouterr().out)["can_trace"] is can_trace
+
+
+def shell(command: str) -> subprocess.CompletedProcess[str]:
+    """A shell's command line with $K for ksmtrace."""
+    script = f"K='{sys.executable} -m ksmtrace.cli.main'; {command}"
+    return subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "<&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_traceback_and_the_others_are_as_ever(
+    recording: Path, closed: str
+) -> None:
+    done = shell(f"$K report {recording} --json {closed}")
+    assert (done.returncode, done.stderr) == (0, "")
+    if ">&-" not in closed.replace("2>&-", ""):
+        assert json.loads(done.stdout)["totals"]["merges"] == 7
+
+
+def test_an_error_with_standard_error_closed_keeps_its_status(tmp_path: Path) -> None:
+    done = shell(f"$K report {tmp_path / 'nowhere.ksm'} 2>&-")
+    assert (done.returncode, done.stdout) == (4, "")
+
+
+def test_what_a_closed_stream_would_have_been_is_no_file_of_ours(tmp_path: Path) -> None:
+    copy = tmp_path / "copy.json"
+    recording = make_recording(tmp_path / "a.ksm", [batch_of([scan_stops(0, 11)])])
+    export = f"$K export {recording} --to chrome -o {copy}"
+    assert shell(export).returncode == 0
+    expected = copy.read_bytes()
+    copy.unlink()
+    assert shell(f"{export} >&- 2>&-").returncode == 0
+    assert copy.read_bytes() == expected
+
+
+@pytest.mark.parametrize("arguments", ["--help", "--version", "report --help", "", "report {}"])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_finds_no_space_is_an_error(
+    recording: Path, arguments: str, unbuffered: str
+) -> None:
+    command = f"PYTHONUNBUFFERED={unbuffered} $K {arguments.format(recording)}"
+    done = shell(f"{command} >/dev/full")
+    assert done.returncode == 1
+    assert done.stderr == "ksmtrace: [Errno 28] No space left on device\n"
+
+
+def test_a_hint_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends(["stat", "--set", "mood=1"]) == 2
+    told = capsys.readouterr().err
+    assert max(map(len, told.splitlines())) <= 80
+    assert all(line.startswith(" " * 10) for line in told.splitlines()[1:])
+    assert set(KNOBS_BY_NAME) <= set(told.replace(",", "").split())
+
+
+def test_a_command_to_copy_stays_on_one_line() -> None:
+    command = "echo 2 > /sys/kernel/mm/ksm/run"
+    hint = f"unmerge everything that is merged on this host first, as by: {command}"
+    assert _wrapped(hint)[-1].endswith(command)
+    assert len(_wrapped(hint)) == 2
+    path = f"mkdir -p /{'a' * 100}"
+    assert _wrapped(path) == [path]

@@ -170,6 +170,16 @@ def test_no_backend_is_no_error_unless_one_was_named(
     assert ends("--backend", "core", "--duration", "1") == 3
 
 
+def test_an_unknown_backend_is_told_with_all_that_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.undo()
+    assert ends("--backend", "foo", "--duration", "1") == 2
+    told = capsys.readouterr().err
+    for name in ("auto", "core", "tracefs", "none"):
+        assert name in told.split("the backends are")[1]
+
+
 def test_without_a_backend_nothing_is_chosen(requests: list[StatRequest]) -> None:
     assert ends("--backend", "none", "--duration", "1") == 0
     assert requests[0].choice is None

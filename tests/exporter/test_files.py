@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from support.prometheus import tool
 
 from ksmtrace.cli.main import build_parser, main
+from ksmtrace.exporter import listening
 from ksmtrace.exporter.files import UNIT, dashboard, unit
 from ksmtrace.exporter.metrics import METRICS
 
@@ -82,7 +85,7 @@ def test_promtool_takes_the_alerts(tmp_path: Path) -> None:
 
 
 def test_what_the_unit_starts_is_a_command_line_of_ours() -> None:
-    lines = [line.removeprefix("#").strip() for line in unit("ksmtrace").splitlines()]
+    lines = [line.removeprefix("#").strip() for line in unit("ksmtrace").text.splitlines()]
     commands = [line.partition("=")[2] for line in lines if line.startswith("ExecStart=ksmtrace")]
     assert len(commands) == 2
     for command in commands:
@@ -94,7 +97,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
     if shutil.which("systemd-analyze") is None:
         pytest.skip("there is no systemd-analyze here")
     place = tmp_path / UNIT
-    place.write_text(unit(shutil.which("true")))
+    place.write_text(unit(shutil.which("true")).text)
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", place],
         capture_output=True,
@@ -102,6 +105,25 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_program_in_a_home_folder_is_not_hidden_from_its_unit(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    program = home / "venv" / "bin" / "ksmtrace"
+    inside, outside = unit(str(program), [home]).text, unit(str(program), [tmp_path / "x"]).text
+    assert "\nProtectHome=read-only\n" in inside
+    assert "\nProtectHome=yes\n" in outside
+    assert "ProtectHome=yes" not in inside
+
+
+def test_a_folder_that_the_units_user_cannot_enter_is_named(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    (closed / "bin").mkdir(parents=True)
+    for folder in (tmp_path, *tmp_path.parents):
+        if not folder.stat().st_mode & 0o001:
+            closed = folder
+    closed.chmod(0o750)
+    assert unit(str(tmp_path / "closed" / "bin" / "ksmtrace")).shut == str(closed)
 
 
 def test_both_files_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,3 +147,12 @@ def test_wrong_usage_is_told(
 ) -> None:
     assert main(["exporter", *arguments]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_it_listens_ends_it_with_success(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    monkeypatch.setattr(listening, "parse_address", lambda _text: os.kill(os.getpid(), number))
+    assert main(["exporter"]) == 0
+    assert capsys.readouterr() == ("", "")

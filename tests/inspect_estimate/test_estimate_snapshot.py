@@ -110,3 +110,38 @@ def test_a_process_that_goes_between_the_readings_counts_for_nothing() -> None:
     assert sample.tally().candidates == len(CONTENTS) == len(sample.digests)
     assert sum(region.changed for region in sample.regions) == 0
     assert sample.tally().late >= len(CONTENTS)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's frames needs root")
+@pytest.mark.parametrize("replacing", [False, True])
+def test_a_snapshot_that_finds_no_space_is_removed_and_says_so(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    replacing: bool,
+) -> None:
+    target = tmp_path / "a.ksm"
+    with held(1) as (child,):
+        command = ["estimate", str(child), "--mergeable", "--once", "--save", str(target)]
+        if replacing:
+            assert main(command) == 0
+        before = len(ksmtrace.open(target).contents) if replacing else 0
+        written = 0
+
+        def full(_file: int, data: bytes, _at: int) -> int:
+            nonlocal written
+            written += 1
+            if written > 7:
+                raise OSError(28, "No space left on device")
+            return len(data)
+
+        monkeypatch.setattr(os, "pwrite", full)
+        capsys.readouterr()
+        assert main([*command, "--force"]) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "no space left for" in told.err
+    assert "the unfinished recording was removed" in told.err
+    assert "kept" not in told.err
+    assert list(tmp_path.iterdir()) == [target] * replacing
+    assert not replacing or len(ksmtrace.open(target).contents) == before

@@ -18,6 +18,8 @@ from ksmtrace.inspect.stat.compare import (
     repeats_needed,
     shift,
 )
+from ksmtrace.inspect.stat.notes import notes
+from ksmtrace.inspect.stat.request import AB, StatRequest
 from ksmtrace.timeline.host_figures import Missing, Value
 from ksmtrace.timeline.stat import STAT_MEASURES
 from ksmtrace.timeline.stat_result import Comparison, Run
@@ -154,3 +156,15 @@ def test_one_chosen_figure_is_judged_alone() -> None:
     assert compare("smart_scan", ("0", "1"), "AB" * 4, runs).judged == 2
     alone = compare("smart_scan", ("0", "1"), "AB" * 4, runs, "ksmd_cpu_s")
     assert [(c.name, c.verdict) for c in alone.contrasts] == [("ksmd_cpu_s", "real")]
+
+
+@pytest.mark.parametrize("metric", [None, "ksmd_cpu_s"])
+def test_where_nothing_could_be_judged_the_repeats_told_are_for_one_figure(
+    metric: str | None,
+) -> None:
+    request = StatRequest(["true"], ab=AB("smart_scan", "0", "1"), repeats=2, metric=metric)
+    comparison = compared([3, 3], [3, 3], metric)
+    told = list(notes(request, [run("0"), run("1")] * 2, comparison, settled=0))
+    (few,) = (note for note in told if "--repeat" in note)
+    assert "for one figure it takes --repeat 4" in few
+    assert "--metric" not in few

@@ -158,6 +158,32 @@ def test_a_value_that_the_kernel_refuses_leaves_everything_as_it_was(
     assert not (run / "knobs.json").exists()
 
 
+@pytest.mark.parametrize(
+    ("mode", "name", "value", "hint"),
+    [
+        ("[none] scan-time", "pages_to_scan", "-1", "it takes 0 to 4294967295"),
+        ("none [scan-time]", "pages_to_scan", "7", "pages_to_scan is the advisor's"),
+        ("[none] scan-time", "use_zero_pages", "9", "it takes 0 or 1"),
+    ],
+)
+def test_a_refused_value_is_told_with_those_that_are_taken(
+    ksm: Path, monkeypatch: pytest.MonkeyPatch, mode: str, name: str, value: str, hint: str
+) -> None:
+    (ksm / "advisor_mode").write_text(f"{mode}\n")
+
+    def refuse(_path: Path, _text: str) -> int:
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    with pytest.raises(KsmtraceError, match=f"{name}={value}") as raised:
+        knobs._write(name, value, ksm)
+    assert hint in str(raised.value.hint)
+
+
+def test_every_knob_says_which_values_it_takes() -> None:
+    assert all(knob.values for knob in KNOBS_BY_NAME.values())
+
+
 def test_a_knob_that_this_kernel_lacks_is_named_before_anything_changes(
     ksm: Path, run: Path, writes: list[str]
 ) -> None:

@@ -115,3 +115,51 @@ def test_recordings_made_with_sudo_belong_to_whom_called_it(
     path = make_recording(tmp_path / "a.ksm")
     owners = {(place.stat().st_uid, place.stat().st_gid) for place in (path, *path.iterdir())}
     assert owners == {(1009, 1013)}
+
+
+def test_of_two_that_want_one_name_the_second_is_refused_and_the_first_stays(
+    tmp_path: Path,
+) -> None:
+    first, second = Target(tmp_path / "a.ksm"), Target(tmp_path / "a.ksm")
+    (first.begin() / "whose").write_text("the first's")
+    (second.begin() / "whose").write_text("the second's")
+    first.publish()
+    with pytest.raises(KsmtraceError, match="exists") as raised:
+        second.publish()
+    assert "--force" in str(raised.value.hint)
+    second.leave()
+    first.done()
+    assert list(tmp_path.iterdir()) == [tmp_path / "a.ksm"]
+    assert (tmp_path / "a.ksm" / "whose").read_text() == "the first's"
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_what_took_the_name_meanwhile_is_not_replaced(tmp_path: Path, kind: str) -> None:
+    target = Target(tmp_path / "a.ksm")
+    (target.begin() / "something").write_text("here")
+    if kind == "file":
+        (tmp_path / "a.ksm").write_text("years of work")
+    else:
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "a.ksm").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(KsmtraceError, match="exists"):
+        target.publish()
+    target.leave()
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_link_to_a_recording_is_told_before_anything_is_read(tmp_path: Path, force: bool) -> None:
+    recording = make_recording(tmp_path / "a.ksm")
+    (tmp_path / "link.ksm").symlink_to(recording)
+    assert "is a link" in refused(tmp_path / "link.ksm", force=force).message
+
+
+def test_what_is_discarded_leaves_what_was_there_before(tmp_path: Path) -> None:
+    path = make_recording(tmp_path / "a.ksm", [batch_of([scan_stops(7, 1)])])
+    target = Target(path, force=True)
+    target.begin()
+    target.publish()
+    target.discard()
+    assert list(tmp_path.iterdir()) == [path]
+    assert seqs(path) == [7]

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from support.batches import batch_of, event, joins_ksm_page, loses, random_batch, scan_stops
 from support.recordings import host_sample, make_recording, open_writer
 
+import ksmtrace.recording.writer
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.events.batch import EVENT, EventBatch, concatenate
 from ksmtrace.events.registry import COW_BREAK, KSM_MERGE_WITH_KSM_PAGE, KSM_STOP_SCAN
@@ -201,9 +202,22 @@ def test_a_full_disk_is_told_in_words(tmp_path: Path, monkeypatch: pytest.Monkey
     writer.events(batch_of([scan_stops(6, 8)]))
     with pytest.raises(KsmtraceError, match="no space left") as raised:
         writer._flush_all()
-    assert raised.value.hint is not None
+    assert "recorded until then is kept" in str(raised.value.hint)
     writer.abandon("error: no space")
     assert events_of(tmp_path / "a.ksm")["addr"].tolist() == [5]
+
+
+def test_a_disk_that_is_full_at_the_start_keeps_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_folder: Path, _manifest: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ksmtrace.recording.writer, "write_manifest", full)
+    with pytest.raises(KsmtraceError, match="no space left") as raised:
+        open_writer(tmp_path / "a.ksm")
+    assert "nothing was recorded" in str(raised.value.hint)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_flushing_waits_until_it_is_due(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

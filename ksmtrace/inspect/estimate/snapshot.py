@@ -41,15 +41,16 @@ def save_snapshot(
     """Write the sampled pages that still hold what they held. sample: with numbers.
 
     What is merged now is kept as pages of their own, as if nothing had been merged yet. Pages that
-    fork shares stay shared, where frames are known. Raises KsmtraceError where it can't be written.
+    fork shares stay shared, where frames are known. Raises KsmtraceError where it can't be written:
+    half a snapshot is none, so it is removed.
     """
     begun = time.monotonic()
     sampler = HostSampler()
     namer = Pseudonyms()
-    writer = RecordingWriter(target, _facts(sampler), namer)
+    writer = RecordingWriter(target, _facts(sampler), namer, partial=False)
     try:
         _write_host(sample, writer, sampler)
-        with closing(ContentBook(namer, writer.folder)) as book:
+        with writer.disk_errors(), closing(ContentBook(namer, writer.folder)) as book:
             kept = 0
             for position, process in enumerate(sample.processes):
                 progress(f"keeping digests of {process.identity.tgid} {process.identity.comm}")

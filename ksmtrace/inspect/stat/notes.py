@@ -57,8 +57,9 @@ def _few_scans(request: StatRequest, runs: Sequence[Run]) -> Iterator[str]:
 def _too_few(request: StatRequest, compared: Comparison) -> Iterator[str]:
     if compared.repeats_needed <= request.repeats:
         return
-    figures = "one figure" if compared.judged == 1 else f"{compared.judged} figures"
-    hint = "" if compared.metric else ", or judge one by --metric"
+    several = compared.judged > 1
+    figures = f"{compared.judged} figures" if several else "one figure"
+    hint = ", or judge one by --metric" if several else ""
     yield (
         f"With --repeat {request.repeats} nothing can be shown to be real: for {figures} it takes"
         f" --repeat {compared.repeats_needed} at least{hint}."
