@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import time
 
 from ksmtrace.capture.session import Progress
 from ksmtrace.cli.status import StatusLine
@@ -27,6 +28,7 @@ def test_the_line_overwrites_itself_and_fits_80_columns() -> None:
     out = Terminal()
     line = StatusLine(out)
     line.progress(PROGRESS)
+    time.sleep(0.06)
     line.sealing(0.47)
     line.clear()
     assert "\n" not in out.getvalue()
@@ -36,6 +38,14 @@ def test_the_line_overwrites_itself_and_fits_80_columns() -> None:
     assert "LOST 13" in shown[0]
     assert shown[1].strip() == "sealing  47%"
     assert shown[2].strip() == ""
+
+
+def test_a_terminal_is_not_flooded() -> None:
+    out = Terminal()
+    line = StatusLine(out)
+    for share in range(1000):
+        line.sealing(share / 1000)
+    assert out.getvalue().count("\r") < 100
 
 
 def test_no_loss_is_not_mentioned() -> None:
