@@ -24,6 +24,7 @@ from ksmtrace.events.c_header import c_header
 from ksmtrace.events.docs import events_page
 from ksmtrace.exporter.docs import metrics_table
 from ksmtrace.inspect.advise.docs import behaviours_table, rules_table
+from ksmtrace.inspect.stat.figures import STAT_MEASURES
 from ksmtrace.inspect.why.causes import CAUSES
 from ksmtrace.kernel.releases import parse_release
 from ksmtrace.lab.docs import scenarios_page
@@ -33,7 +34,6 @@ from ksmtrace.replay.conformance import RULES
 from ksmtrace.timeline.docs import timeline_tables_page
 from ksmtrace.timeline.host_figures import Measure
 from ksmtrace.timeline.measures import MEASURES
-from ksmtrace.timeline.stat import STAT_MEASURES
 
 ROOT = Path(__file__).parents[1]
 _HELP = re.compile(r"(<!-- help -->\n```text\n).*?(\n```\n<!-- /help -->)", re.DOTALL)

@@ -73,8 +73,8 @@ def _snapshot(args: argparse.Namespace, places: list[Where], knobs: Mapping[str,
 
     from ksmtrace.cli.status import StatusLine
     from ksmtrace.recording.reader import StoredRecording
-    from ksmtrace.replay.moment import read_moment, scan_moment
-    from ksmtrace.views.moment import moment_as_dict, render_moment
+    from ksmtrace.replay.moment import read_moment, report_of, scan_moment
+    from ksmtrace.views.moment import render_moment
 
     if args.visits:
         raise KsmtraceError(
@@ -91,13 +91,13 @@ def _snapshot(args: argparse.Namespace, places: list[Where], knobs: Mapping[str,
             runs.append(scan_moment(moment, place.profile, place.name, knobs, args.scans or 100))
     finally:
         line.clear()
-    page_bytes = recording.manifest["page_bytes"]
+    report = report_of(runs, recording.manifest["page_bytes"])
     if args.json:
         import json
 
-        print(json.dumps(moment_as_dict(runs, page_bytes), indent=1))
+        print(json.dumps(report, indent=1))
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(render_moment(runs, page_bytes))
+        Console(highlight=False).print(render_moment(report))
     return Exit.OK

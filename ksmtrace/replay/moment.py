@@ -6,8 +6,9 @@ in it: every page holds still for ever.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel.knobs import in_order
@@ -134,3 +135,27 @@ def scan_moment(
 
 def _state(counters: Mapping[str, int]) -> tuple[int | None, ...]:
     return tuple(counters.get(name) for name in ("pages_shared", "pages_sharing", "ksm_zero_pages"))
+
+
+def saved(counters: Mapping[str, int]) -> int:
+    """Pages saved, as the kernel counts: where it counts no zero pages, there are none."""
+    return counters["pages_sharing"] + counters.get("ksm_zero_pages", 0)
+
+
+def report_of(runs: Sequence[MomentRun], page_bytes: int) -> dict[str, Any]:
+    """What `ksmtrace simulate SNAPSHOT --json` prints; saved: pages, after each scan."""
+    return {
+        "page_bytes": page_bytes,
+        "on": [
+            {
+                "on": run.on,
+                "pages": run.pages,
+                "processes": run.processes,
+                "converged": run.converged,
+                "pages_saved": saved(run.scans[-1]) if run.scans else 0,
+                "saved": [saved(counters) for counters in run.scans],
+                "scans": run.scans,
+            }
+            for run in runs
+        ],
+    }

@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ksmtrace.kernel.advice import Advice, Answer, SharedBy, Verdict
+from ksmtrace.amounts import UNKNOWN, count, seconds, size
+from ksmtrace.inspect.advise.advice import Advice, Answer, SharedBy, Verdict
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import UNKNOWN, count, seconds, size
 
 _MOST_WHOLE = 4
 _MOST_PAIRS = 3

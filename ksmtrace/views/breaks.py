@@ -11,9 +11,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.breaks import BreakTables
-from ksmtrace.views.text import UNKNOWN, count, named_table
+from ksmtrace.views.text import named_table
 from ksmtrace.views.timeline_parts import known
 
 _MOST_WRITERS = 7

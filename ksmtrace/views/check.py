@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ksmtrace.views.text import count
+from ksmtrace.amounts import count
 
 _STYLES = {"yes": "bold green", "no": "bold red", "not claimed": "yellow"}
 

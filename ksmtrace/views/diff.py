@@ -11,10 +11,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count, seconds, size
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.difference import SETUP, Compared, Difference, Pair, Setting, Side
 from ksmtrace.timeline.host_figures import Missing, Unit, Value
-from ksmtrace.views.text import UNKNOWN, count, named_table, seconds, size
+from ksmtrace.views.text import named_table
 
 _MOST_PROCESSES = 8
 _WORDS, _VALUE, _CHANGE = 31, 14, 17

@@ -8,11 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count, seconds, size
 from ksmtrace.inspect.estimate.answer import Answer
 from ksmtrace.inspect.estimate.cost import NS_OF_VISIT, Cost
 from ksmtrace.inspect.estimate.sample import Tally
 from ksmtrace.inspect.estimate.savings import ProcessSavings, RegionSavings, Savings
-from ksmtrace.views.text import UNKNOWN, count, name, named_table, seconds, size
+from ksmtrace.views.text import name, named_table
 
 _MOST = 12
 _LEFT_OUT = (

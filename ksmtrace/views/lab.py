@@ -10,8 +10,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import UNKNOWN, count
 
 _MOST_EVENTS = 12
 _MOST_VISITS = 40

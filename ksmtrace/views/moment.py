@@ -1,15 +1,15 @@
-"""A snapshot scanned by models, as rich renderables and as a dictionary."""
+"""A snapshot scanned by models, as rich renderables: a report in, text out."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ksmtrace.replay.moment import MomentRun
-from ksmtrace.views.text import UNKNOWN, count, named_table, size
+from ksmtrace.amounts import UNKNOWN, count, size
+from ksmtrace.views.text import named_table
 
 _COLUMNS = {
     "pages_shared": "shared",
@@ -20,47 +20,24 @@ _COLUMNS = {
 }
 
 
-def render_moment(runs: Sequence[MomentRun], page_bytes: int) -> RenderableType:
+def render_moment(report: Mapping[str, Any]) -> RenderableType:
     """The counters after each full scan, for each scanner; fits 80 columns."""
-    return Group(*(_table(run, page_bytes) for run in runs))
+    return Group(*(_table(run, report["page_bytes"]) for run in report["on"]))
 
 
-def saved(counters: dict[str, int]) -> int:
-    """Pages saved, as the kernel counts: where it counts no zero pages, there are none."""
-    return counters["pages_sharing"] + counters.get("ksm_zero_pages", 0)
-
-
-def _table(run: MomentRun, page_bytes: int) -> RenderableType:
+def _table(run: Mapping[str, Any], page_bytes: int) -> RenderableType:
     table = named_table(
-        f"{run.on}: {count(run.pages)} pages of {count(run.processes)} processes",
+        f"{run['on']}: {count(run['pages'])} pages of {count(run['processes'])} processes",
         collapse_padding=True,
     )
     for title in ("scan", *_COLUMNS.values(), "saved"):
         table.add_column(title, justify="right", no_wrap=True)
-    for number, counters in enumerate(run.scans):
+    for number, (counters, saved) in enumerate(zip(run["scans"], run["saved"], strict=True)):
         values = (counters.get(name) for name in _COLUMNS)
         table.add_row(
             str(number + 1),
             *(UNKNOWN if value is None else count(value) for value in values),
-            size(saved(counters) * page_bytes),
+            size(saved * page_bytes),
         )
-    end = "nothing more will be saved" if run.converged else "it would go on (--scans)"
+    end = "nothing more will be saved" if run["converged"] else "it would go on (--scans)"
     return Group(table, Text(end, style="dim"), Text())
-
-
-def moment_as_dict(runs: Sequence[MomentRun], page_bytes: int) -> dict[str, Any]:
-    """What `ksmtrace simulate SNAPSHOT --json` prints."""
-    return {
-        "page_bytes": page_bytes,
-        "on": [
-            {
-                "on": run.on,
-                "pages": run.pages,
-                "processes": run.processes,
-                "converged": run.converged,
-                "pages_saved": saved(run.scans[-1]) if run.scans else 0,
-                "scans": run.scans,
-            }
-            for run in runs
-        ],
-    }

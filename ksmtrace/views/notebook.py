@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
+from ksmtrace.amounts import UNKNOWN, count, seconds, size
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import UNKNOWN, count, seconds, size
 
 
 def recording_as_html(

@@ -12,11 +12,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count, seconds, size
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.breaks import BreakTables
 from ksmtrace.timeline.summary import Counters, Scan, Summary
 from ksmtrace.views.breaks import render_breaks
-from ksmtrace.views.text import UNKNOWN, count, errno_name, name, named_table, seconds, size
+from ksmtrace.views.text import errno_name, name, named_table
 
 _MOST_SCANS = 12
 _MOST_PROCESSES = 15

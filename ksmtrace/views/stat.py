@@ -8,12 +8,13 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count
+from ksmtrace.inspect.stat.figures import STAT_MEASURES, STAT_MEASURES_BY_NAME
+from ksmtrace.inspect.stat.result import Comparison, Contrast, Run, Spread, StatResult, spread
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.host_figures import Missing, Unit
-from ksmtrace.timeline.stat import STAT_MEASURES, STAT_MEASURES_BY_NAME
-from ksmtrace.timeline.stat_result import Comparison, Contrast, Run, Spread, StatResult, spread
 from ksmtrace.views.diff import SHOWN
-from ksmtrace.views.text import UNKNOWN, count, named_table
+from ksmtrace.views.text import named_table
 
 _WORDS = 26
 _NUMBER = 11

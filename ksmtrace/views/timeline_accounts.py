@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import UNKNOWN, count
 from ksmtrace.views.timeline_parts import (
     Run,
     View,

@@ -7,7 +7,7 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from ksmtrace.views.text import UNKNOWN, count
+from ksmtrace.amounts import UNKNOWN, count
 from ksmtrace.views.timeline_parts import Run, View, known, numbers, table_of, titled
 from ksmtrace.views.timeline_strip import Span, Strip, cells_of, chart, gauge, spark
 

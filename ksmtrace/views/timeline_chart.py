@@ -12,9 +12,9 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ksmtrace.amounts import count, seconds, size
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.tables import END, HOW
-from ksmtrace.views.text import count, seconds, size
 from ksmtrace.views.timeline_accounts import accounts_in_words, accounts_summary
 from ksmtrace.views.timeline_parts import (
     Run,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from rich.text import Text
 
-from ksmtrace.views.text import UNKNOWN, count
+from ksmtrace.amounts import UNKNOWN, count
 from ksmtrace.views.timeline_parts import Run
 from ksmtrace.views.timeline_strip import (
     Floats,

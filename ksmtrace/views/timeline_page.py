@@ -10,8 +10,8 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count
 from ksmtrace.views.breaks import where
-from ksmtrace.views.text import UNKNOWN, count
 from ksmtrace.views.timeline_parts import Run, View, known, process_label, several
 from ksmtrace.views.timeline_regions import place
 

@@ -14,8 +14,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count, seconds
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import UNKNOWN, count, seconds
 
 _ASCII = str.maketrans("▁▂▃▄▅▆▇█│├┼─–…×→", "_.:-=+*#|++--~x>")
 

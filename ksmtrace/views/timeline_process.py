@@ -10,9 +10,9 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count, size
 from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.tables import END, HOW
-from ksmtrace.views.text import UNKNOWN, count, size
 from ksmtrace.views.timeline_history import lives_strip
 from ksmtrace.views.timeline_parts import (
     Run,

@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import count, size
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import count, size
 from ksmtrace.views.timeline_history import lives_strip
 from ksmtrace.views.timeline_parts import (
     Run,

@@ -10,8 +10,8 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ksmtrace.amounts import UNKNOWN, count, seconds, size
 from ksmtrace.timeline.tables import HOW
-from ksmtrace.views.text import UNKNOWN, count, seconds, size
 from ksmtrace.views.timeline_accounts import accounts_rows
 from ksmtrace.views.timeline_parts import (
     Run,

@@ -8,7 +8,7 @@ import pandas as pd
 from rich.console import RenderableType
 from rich.text import Text
 
-from ksmtrace.views.text import UNKNOWN, count, seconds
+from ksmtrace.amounts import UNKNOWN, count, seconds
 from ksmtrace.views.timeline_parts import Run, View, known, known_float, table_of, titled
 
 _MOST_ROWS = 60

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from ksmtrace.amounts import count
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import count
 from ksmtrace.views.timeline_parts import Run, process_label
 
 Rows = npt.NDArray[np.int64]

@@ -11,8 +11,8 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ksmtrace.amounts import count
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import count
 from ksmtrace.views.timeline_parts import Run, View, process_label, table_of, titled
 
 _LABEL = 28

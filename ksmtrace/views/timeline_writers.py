@@ -6,9 +6,9 @@ import pandas as pd
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from ksmtrace.amounts import count
 from ksmtrace.timeline.breaks import BreakTables
 from ksmtrace.views.breaks import breaks_as_dict, render_breaks, where
-from ksmtrace.views.text import count
 from ksmtrace.views.timeline_parts import Run, View, known, process_label, table_of, titled
 
 _MOST_WRITERS = 15

@@ -10,10 +10,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ksmtrace.amounts import count, seconds, size
 from ksmtrace.inspect.why.answer import Answer, Found, PageAnswer, RegionAnswer
 from ksmtrace.inspect.why.causes import CAUSES, HARMLESS
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.text import count, name, named_table, seconds, size
+from ksmtrace.views.text import name, named_table
 
 _MOST_REGIONS = 16
 _UNMERGED = "could be merged; contents were not looked at"

@@ -13,13 +13,13 @@ from ksmtrace.capture.choose import Choice
 from ksmtrace.cli.main import main
 from ksmtrace.errors import KsmtraceError, Obstacle, host_cannot
 from ksmtrace.inspect.stat import experiment
+from ksmtrace.inspect.stat.figures import STAT_MEASURES
 from ksmtrace.inspect.stat.request import AB, StatRequest
+from ksmtrace.inspect.stat.result import Run, StatResult
 from ksmtrace.inspect.stat.watch import Until
 from ksmtrace.kernel import host, sysfs
 from ksmtrace.processes.identity import identify
 from ksmtrace.timeline.host_figures import Missing
-from ksmtrace.timeline.stat import STAT_MEASURES
-from ksmtrace.timeline.stat_result import Run, StatResult
 
 
 class Fake:

@@ -15,12 +15,12 @@ from rich.cells import cell_len
 from rich.console import Console
 from support.advised import SECONDS, WELL_BEFORE, WELL_KNOBS, host, process
 
+from ksmtrace.inspect.advise.advice import Answer, SharedBy, SharedPair
 from ksmtrace.inspect.advise.answer import answer
 from ksmtrace.inspect.advise.caveats import BEHAVIOURS
 from ksmtrace.inspect.advise.facts import Facts, Process, Series, Writer
 from ksmtrace.inspect.advise.rules.table import RULES
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Answer, SharedBy, SharedPair
 from ksmtrace.views.advise import render_answer
 
 NOTHING = dict.fromkeys(("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile"), 0)

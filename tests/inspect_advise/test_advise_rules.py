@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from support.advised import MIB, host, process
 
+from ksmtrace.inspect.advise.advice import Advice
 from ksmtrace.inspect.advise.answer import advice, answer
 from ksmtrace.inspect.advise.facts import Writer
 from ksmtrace.inspect.advise.rules.table import RULES
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Advice
 
 Case = Mapping[str, Any]
 LOSER = process(31, comm="unique", merging_pages=11, profit_bytes=-3 * MIB, cgroup="/u.service")

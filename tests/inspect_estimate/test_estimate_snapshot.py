@@ -20,8 +20,7 @@ from ksmtrace.lab.workload import PAGE, mergeable_memory, page_of
 from ksmtrace.processes.selection import Wanted, select
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.recording.target import Target
-from ksmtrace.replay.moment import read_moment, scan_moment
-from ksmtrace.views.moment import saved
+from ksmtrace.replay.moment import read_moment, saved, scan_moment
 
 CONTENTS = [5] * 307 + [0] * 211 + list(range(1000, 1101)) + [7] * 3
 

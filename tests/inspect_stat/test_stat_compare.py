@@ -18,11 +18,11 @@ from ksmtrace.inspect.stat.compare import (
     repeats_needed,
     shift,
 )
+from ksmtrace.inspect.stat.figures import STAT_MEASURES
 from ksmtrace.inspect.stat.notes import notes
 from ksmtrace.inspect.stat.request import AB, StatRequest
+from ksmtrace.inspect.stat.result import Comparison, Run
 from ksmtrace.timeline.host_figures import Missing, Value
-from ksmtrace.timeline.stat import STAT_MEASURES
-from ksmtrace.timeline.stat_result import Comparison, Run
 
 
 def run(setting: str, **values: float) -> Run:

@@ -7,15 +7,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtrace.inspect.stat.series import Series
-from ksmtrace.timeline.host_figures import Missing, Value
-from ksmtrace.timeline.stat import (
+from ksmtrace.inspect.stat.figures import (
     STAT_MEASURES,
     EventCounts,
     Observation,
     ProcessSamples,
     figures_of,
 )
+from ksmtrace.inspect.stat.series import Series
+from ksmtrace.timeline.host_figures import Missing, Value
 
 PAGE = 4096
 MS = 1_000_000

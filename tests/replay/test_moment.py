@@ -14,8 +14,7 @@ from ksmtrace.inspect.estimate.savings import pages_saved
 from ksmtrace.kernel.releases import profile
 from ksmtrace.model.content import ZERO
 from ksmtrace.recording.reader import StoredRecording
-from ksmtrace.replay.moment import Moment, read_moment, scan_moment
-from ksmtrace.views.moment import saved
+from ksmtrace.replay.moment import Moment, read_moment, saved, scan_moment
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"
 KNOBS = {"smart_scan": "0", "max_page_sharing": "256", "use_zero_pages": "0"}

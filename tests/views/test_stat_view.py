@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from ksmtrace.inspect.stat.compare import compare
+from ksmtrace.inspect.stat.figures import STAT_MEASURES
+from ksmtrace.inspect.stat.result import Run, StatResult
 from ksmtrace.timeline.host_figures import Missing, Value
-from ksmtrace.timeline.stat import STAT_MEASURES
-from ksmtrace.timeline.stat_result import Run, StatResult
 from ksmtrace.views.stat import render_stat
 
 

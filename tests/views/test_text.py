@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtrace.views.text import UNKNOWN, count, errno_name, name, seconds, size
+from ksmtrace.amounts import UNKNOWN, count, seconds, size
+from ksmtrace.views.text import errno_name, name
 
 
 @pytest.mark.parametrize("shown", [count, size, seconds])

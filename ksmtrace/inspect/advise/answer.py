@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from ksmtrace.amounts import count, seconds, size
+from ksmtrace.inspect.advise.advice import Advice, Answer, Overcommit, State, Verdict
 from ksmtrace.inspect.advise.caveats import caveats
 from ksmtrace.inspect.advise.facts import Facts
 from ksmtrace.inspect.advise.rules.table import RULES
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Advice, Answer, Overcommit, State, Verdict
-from ksmtrace.views.text import count, seconds, size
 
 
 def answer(facts: Facts) -> Answer:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ksmtrace.inspect.advise.advice import Caveat
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Caveat
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.kernel.advice import SharedBy, SharedPair
+from ksmtrace.inspect.advise.advice import SharedBy, SharedPair
 from ksmtrace.timeline.sharing import together
 
 Numbers = npt.NDArray[np.int64]

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.kernel.advice import SharedBy
+from ksmtrace.inspect.advise.advice import SharedBy
 
 Floats = npt.NDArray[np.float64]
 

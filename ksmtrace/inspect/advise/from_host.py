@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ksmtrace.errors import host_cannot
+from ksmtrace.inspect.advise.advice import SharedBy
 from ksmtrace.inspect.advise.domains import shared_by
 from ksmtrace.inspect.advise.facts import Facts, Process, Series
 from ksmtrace.kernel import host
-from ksmtrace.kernel.advice import SharedBy
 from ksmtrace.kernel.btf import rmap_item_bytes
 from ksmtrace.kernel.sysfs import KSM, PROC, HostSampler, read_ksm_stat
 from ksmtrace.processes.census import census_obstacle, take_census

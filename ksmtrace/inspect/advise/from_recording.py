@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ksmtrace.inspect.advise.advice import SharedBy
 from ksmtrace.inspect.advise.domains import shared_by
 from ksmtrace.inspect.advise.facts import Facts, Process, Series, Writer
-from ksmtrace.kernel.advice import SharedBy
 from ksmtrace.kernel.sysfs import COUNTERS
 from ksmtrace.recording.reader import StoredRecording, is_cut
 from ksmtrace.timeline.build import Timeline, timeline_of

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.timeline.stat import JUDGED
-from ksmtrace.timeline.stat_result import Comparison, Contrast, Run, Verdict
+from ksmtrace.inspect.stat.figures import JUDGED
+from ksmtrace.inspect.stat.result import Comparison, Contrast, Run, Verdict
 
 LEVEL = 0.05
 TEST = "two-sided Mann–Whitney U (exact; with ties by permutation)"

@@ -12,9 +12,11 @@ from ksmtrace.capture.source import DEFAULT_RING_BYTES
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.inspect.stat.compare import abba, compare
 from ksmtrace.inspect.stat.family import Family
+from ksmtrace.inspect.stat.figures import figures_of
 from ksmtrace.inspect.stat.notes import notes
 from ksmtrace.inspect.stat.request import AB, StatRequest
 from ksmtrace.inspect.stat.reset import Reset
+from ksmtrace.inspect.stat.result import Comparison, Run, StatResult
 from ksmtrace.inspect.stat.subject import attached
 from ksmtrace.inspect.stat.watch import Eyes, Progress, Subject, watch
 from ksmtrace.kernel import host
@@ -22,8 +24,6 @@ from ksmtrace.kernel.knobs import Change, changed
 from ksmtrace.kernel.releases import fork_counts_afresh
 from ksmtrace.kernel.sysfs import HostSampler, read_knob
 from ksmtrace.processes.registered import is_registered
-from ksmtrace.timeline.stat import figures_of
-from ksmtrace.timeline.stat_result import Comparison, Run, StatResult
 
 _PATIENCE = 5.0
 Say = Callable[[str], None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ksmtrace.inspect.stat.request import StatRequest
-from ksmtrace.timeline.stat_result import Comparison, Run
+from ksmtrace.inspect.stat.result import Comparison, Run
 
 _NEEDED_SCANS = 2
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 
 from ksmtrace.capture.choose import Choice
 from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.inspect.stat.figures import JUDGED
 from ksmtrace.inspect.stat.watch import Until
 from ksmtrace.kernel.knobs import parse_assignments
-from ksmtrace.timeline.stat import JUDGED
 
 
 @dataclass(frozen=True)

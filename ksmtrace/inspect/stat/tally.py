@@ -8,8 +8,8 @@ import numpy as np
 
 from ksmtrace.events.batch import EventBatch, concatenate, counts_by_kind, empty, lost_count
 from ksmtrace.events.registry import KSM_STOP_SCAN, LOST
+from ksmtrace.inspect.stat.figures import EventCounts
 from ksmtrace.timeline.merging import Columns, Merges, whole_pairs
-from ksmtrace.timeline.stat import EventCounts
 
 
 class EventTally:

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from ksmtrace.capture.session import Signals
 from ksmtrace.capture.source import EventStream
 from ksmtrace.inspect.stat.family import Family
+from ksmtrace.inspect.stat.figures import Observation, ProcessSamples
 from ksmtrace.inspect.stat.series import Series
 from ksmtrace.inspect.stat.tally import EventTally
 from ksmtrace.kernel import host
 from ksmtrace.kernel.sysfs import COUNTERS, HostSampler
 from ksmtrace.timeline.host_figures import Missing
-from ksmtrace.timeline.stat import Observation, ProcessSamples
 
 _HOST_COUNTERS = tuple(c.name for c in COUNTERS if c.where != "process")
 _OWN = ("merged", "profit")

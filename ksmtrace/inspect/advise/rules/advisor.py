@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ksmtrace.amounts import count, seconds
+from ksmtrace.inspect.advise.advice import Advice
 from ksmtrace.inspect.advise.rules.base import Rule, write
 from ksmtrace.inspect.advise.situation import NEGLIGIBLE_PERCENT, Situation
-from ksmtrace.kernel.advice import Advice
-from ksmtrace.views.text import count, seconds
 
 _LATE = 1.25
 _NEAR = 0.9

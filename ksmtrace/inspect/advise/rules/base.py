@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
+from ksmtrace.amounts import size
+from ksmtrace.inspect.advise.advice import Advice
 from ksmtrace.inspect.advise.facts import Process
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Advice
 from ksmtrace.kernel.sysfs import KSM
-from ksmtrace.views.text import size
 
 UNKNOWN_GAIN = "not known; ksmtrace estimate --all reads the memory and tells."
 _MOST_NAMED = 3

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from ksmtrace.amounts import count, seconds, size
+from ksmtrace.inspect.advise.advice import Advice
 from ksmtrace.inspect.advise.facts import Process
 from ksmtrace.inspect.advise.rules.base import Rule, named, opt_outs
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Advice
-from ksmtrace.views.text import count, seconds, size
 
 _BROKEN = 0.2
 _FEWEST_COPIES = 64

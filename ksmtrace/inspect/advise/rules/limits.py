@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
+from ksmtrace.amounts import count, size
+from ksmtrace.inspect.advise.advice import Advice
 from ksmtrace.inspect.advise.rules.base import Rule, memory_for_unmerging, unmerged_first, write
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Advice
-from ksmtrace.views.text import count, size
 
 _LOST_SHARE = 0.01
 _LOST_PAGES = 8

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ksmtrace.amounts import count, seconds, size
+from ksmtrace.inspect.advise.advice import Advice
 from ksmtrace.inspect.advise.rules.base import UNKNOWN_GAIN, Rule, write
 from ksmtrace.inspect.advise.situation import (
     MOST_CPU,
@@ -10,8 +12,6 @@ from ksmtrace.inspect.advise.situation import (
     Pace,
     Situation,
 )
-from ksmtrace.kernel.advice import Advice
-from ksmtrace.views.text import count, seconds, size
 
 _SLOW = 1.5
 _FULL_CORE_PERCENT = 95.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ksmtrace.amounts import count, size
+from ksmtrace.inspect.advise.advice import Advice, Confidence
 from ksmtrace.inspect.advise.facts import Process
 from ksmtrace.inspect.advise.rules.base import (
     Rule,
@@ -11,8 +13,6 @@ from ksmtrace.inspect.advise.rules.base import (
     write,
 )
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Advice, Confidence
-from ksmtrace.views.text import count, size
 
 _SCANS_TO_MERGE = 2
 _WORTH_BYTES = 1 << 20

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from ksmtrace.amounts import count, size
+from ksmtrace.inspect.advise.advice import Advice
 from ksmtrace.inspect.advise.rules.base import UNKNOWN_GAIN, Rule, named, write
 from ksmtrace.inspect.advise.situation import Situation
-from ksmtrace.kernel.advice import Advice
-from ksmtrace.views.text import count, size
 
 
 def _items(now: Situation) -> int:

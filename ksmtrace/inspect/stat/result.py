@@ -11,8 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ksmtrace.inspect.stat.figures import STAT_MEASURES_BY_NAME
 from ksmtrace.timeline.host_figures import Missing, Value
-from ksmtrace.timeline.stat import STAT_MEASURES_BY_NAME
 
 Verdict = Literal["real", "not shown", "equal", "not judged"]
 
