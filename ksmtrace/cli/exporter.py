@@ -21,15 +21,10 @@ from ksmtrace.cli.workload import say
 from ksmtrace.errors import Exit, KsmtraceError
 
 
-def _number(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 10_000:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 10000")
-    return number
-
-
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
+    from ksmtrace.cli.arguments import whole
+
     add = parser.add_argument
     add(
         "--listen",
@@ -39,14 +34,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "--processes",
-        type=_number,
+        type=whole("a number", 0, 10_000),
         default=50,
         metavar="N",
         help="processes with series of their own (default: 50)",
     )
     add(
         "--cgroups",
-        type=_number,
+        type=whole("a number", 0, 10_000),
         default=50,
         metavar="N",
         help="cgroups, and guests, with such (default: 50)",

@@ -10,13 +10,15 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.processes.identity import Identity, identify
+from ksmtrace.processes.identity import Identity, identify_briefly
 
 
 class BreaksByProcess:
     """The first `most` processes that break get a place; it is free again when one is gone."""
 
-    def __init__(self, most: int, look_up: Callable[[int], Identity | None] = identify) -> None:
+    def __init__(
+        self, most: int, look_up: Callable[[int], Identity | None] = identify_briefly
+    ) -> None:
         self._most = most
         self._look_up = look_up
         self._who: dict[int, Identity] = {}

@@ -55,7 +55,8 @@ class Server(ThreadingHTTPServer):
             self.server_bind()
             self.server_activate()
         except OSError as error:
-            self.server_close()
+            if hasattr(self, "socket"):  # not where even that is refused, as without IPv6
+                self.server_close()
             raise cannot_listen(address, error) from None
 
     def server_bind(self) -> None:

@@ -186,10 +186,15 @@ def recover(directory: Path = RUN_DIRECTORY, ksm: Path = KSM) -> dict[str, str]:
 
 
 class Change:
-    """Knobs that are being changed for a while. before: what will be restored, by name."""
+    """Knobs that are being changed for a while. before: what will be restored, by name.
 
-    def __init__(self, before: Mapping[str, str], ksm: Path) -> None:
+    held: knobs that may be set. pages_to_scan is among them, and not restored, where the advisor
+    set it before: the advisor's mode brings its own.
+    """
+
+    def __init__(self, before: Mapping[str, str], held: Iterable[str], ksm: Path) -> None:
         self.before = before
+        self._held = frozenset(held) | before.keys()
         self._ksm = ksm
 
     def set(self, values: Mapping[str, str]) -> None:
@@ -197,7 +202,7 @@ class Change:
 
         Raises KsmtraceError as the kernel refuses, ValueError for a knob that is not restored.
         """
-        if unheld := values.keys() - self.before.keys():
+        if unheld := values.keys() - self._held:
             raise ValueError(f"not held: {unheld}")
         wanted = {**self.before, **values}
         if wanted.get(_MODE) == "scan-time":
@@ -225,7 +230,7 @@ def changed(
     everything is as it was.
     """
     if not values:
-        yield Change({}, ksm)
+        yield Change({}, (), ksm)
         return
     if not os.access(ksm / "run", os.W_OK):
         if os.geteuid() == 0:
@@ -255,7 +260,7 @@ def changed(
         try:
             for name in in_order(values):
                 _write(name, values[name], ksm)
-            yield Change(before, ksm)
+            yield Change(before, values, ksm)
         finally:
             try:
                 _restore(before, ksm)

@@ -25,7 +25,7 @@ from ksmtrace.model.visit_log import LoggedVisit, VisitRecord
 _U32 = 0xFFFFFFFF
 _BYTES_OF_RMAP_ITEM = 64
 _BOOLEANS = {"use_zero_pages", "smart_scan"}
-_TRUE, _FALSE = {"1", "y", "t"}, {"0", "n", "f"}
+_TRUE, _FALSE = {"1", "y", "t", "on"}, {"0", "n", "f", "of"}
 
 
 NOT_MODELLED: Mapping[str, str] = MappingProxyType(
@@ -273,7 +273,7 @@ def _number(name: str, text: str) -> int:
     """A numeric knob's value. Raises KnobRefused as the kernel's parsers would."""
     if name in _BOOLEANS:
         # As kstrtobool(): the first letter decides, after an o the second.
-        letters = text.lower()[1:2] if text.lower().startswith("o") else text.lower()[:1]
+        letters = text.lower()[: 2 if text.lower().startswith("o") else 1]
         if letters in _TRUE or letters in _FALSE:
             return int(letters in _TRUE)
         raise KnobRefused("EINVAL")

@@ -105,6 +105,14 @@ def identify(tgid: int, proc: Path = PROC) -> Identity | None:
     )
 
 
+def identify_briefly(tgid: int, proc: Path = PROC) -> Identity | None:
+    """As `identify`, without cgroup, guest and command line: waits for nobody's memory locks."""
+    numbers, comm = stat_words(tgid, proc), read_text(proc / str(tgid) / "comm")
+    if numbers is None or comm is None:
+        return None
+    return Identity(tgid, int(numbers[1]), int(numbers[19]), clean(comm), None, None, None)
+
+
 def stands_as(tgid: int, proc: Path = PROC) -> Standing:
     """What a process id stands for now. A kernel thread, a zombie have no memory of their own."""
     words = stat_words(tgid, proc)
@@ -113,6 +121,13 @@ def stands_as(tgid: int, proc: Path = PROC) -> Standing:
     if words[0] in (b"Z", b"X"):
         return "zombie"
     return "kernel thread" if int(words[6]) & _PF_KTHREAD else "process"
+
+
+def leader_of(tid: int, proc: Path = PROC) -> int | None:
+    """The process that a thread belongs to; /proc has threads too, without listing them."""
+    text = read_text(proc / str(tid) / "status") or ""
+    line = next((line for line in text.splitlines() if line.startswith("Tgid:")), None)
+    return None if line is None else int(line.split()[1])
 
 
 def all_tgids(proc: Path = PROC) -> Iterator[int]:

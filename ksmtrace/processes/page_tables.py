@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.kernel.host import PAGE_BYTES
+from ksmtrace.kernel.host import PAGE_BYTES, capabilities
 from ksmtrace.kernel.sysfs import PROC
 
 Words = npt.NDArray[np.uint64]
@@ -28,7 +28,6 @@ SWAPPED = np.uint64(1 << 62)
 FILE_OR_SHARED = np.uint64(1 << 61)
 _PFN = np.uint64((1 << 55) - 1)
 
-KPF_HUGETLB = np.uint64(1 << 17)
 KPF_KSM = np.uint64(1 << 21)
 KPF_TRANSPARENT_HUGE = np.uint64(1 << 22)
 KPF_ZERO_PAGE = np.uint64(1 << 24)
@@ -131,8 +130,10 @@ class PageTables:
 
     def __init__(self, tgid: int, proc: Path = PROC) -> None:
         self._pagemap = os.open(proc / str(tgid) / "pagemap", os.O_RDONLY | os.O_CLOEXEC)
-        self._flags = _open(proc / "kpageflags")
-        self._counts = _open(proc / "kpagecount")
+        # Root without CAP_SYS_ADMIN may open them, but pagemap shows it no frames to ask about.
+        told = proc != PROC or "CAP_SYS_ADMIN" in capabilities()
+        self._flags = _open(proc / "kpageflags") if told else None
+        self._counts = _open(proc / "kpagecount") if told else None
 
     def entries(
         self, start: int, end: int, at_once: int | None = None

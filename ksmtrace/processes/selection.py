@@ -9,9 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from ksmtrace.errors import Exit, KsmtraceError
-from ksmtrace.kernel.host import read_text
 from ksmtrace.kernel.sysfs import PROC
-from ksmtrace.processes.identity import Identity, all_tgids, identify, stands_as
+from ksmtrace.processes.identity import Identity, all_tgids, identify, leader_of, stands_as
 
 CGROUPS = Path("/sys/fs/cgroup")
 
@@ -61,7 +60,7 @@ def select(wanted: Wanted, proc: Path = PROC) -> Selection:
 def _named(tgid: int, selection: Selection, proc: Path) -> None:
     standing = stands_as(tgid, proc)
     identity = identify(tgid, proc) if standing == "process" else None
-    leader = _leader_of(tgid, proc)
+    leader = leader_of(tgid, proc)
     if leader not in (None, tgid):
         selection.missing[tgid] = f"is a thread of process {leader}"
     elif identity is not None:
@@ -70,13 +69,6 @@ def _named(tgid: int, selection: Selection, proc: Path) -> None:
         selection.missing[tgid] = f"is a {standing} and has no memory of its own"
     else:
         selection.missing[tgid] = "does not exist"
-
-
-def _leader_of(tid: int, proc: Path) -> int | None:
-    """The process that a thread belongs to; /proc has threads too, without listing them."""
-    text = read_text(proc / str(tid) / "status") or ""
-    line = next((line for line in text.splitlines() if line.startswith("Tgid:")), None)
-    return None if line is None else int(line.split()[1])
 
 
 def _is_wanted(identity: Identity, wanted: Wanted) -> bool:

@@ -229,3 +229,11 @@ def test_ctrl_c_while_workers_read_leaves_no_traceback(sleeper: int) -> None:
 def test_what_could_be_misunderstood_is_a_matter_of_usage(sleeper: int, options: list[str]) -> None:
     done = run(sleeper, *options)
     assert (done.returncode, done.stdout) == (2, "")
+
+
+def test_a_knob_may_be_spelt_as_the_kernel_takes_it(sleeper: int) -> None:
+    told = answer(sleeper, "--once", "--set", "use_zero_pages=on")
+    assert told["terms"]["use_zero_pages"] is True
+    assert (
+        answer(sleeper, "--once", "--set", "use_zero_pages=n")["terms"]["use_zero_pages"] is False
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import threading
 from collections import Counter
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,9 +15,11 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.inspect.estimate.sample import MemorySample, SampledProcess, SampledRegion
 from ksmtrace.inspect.why.answer import Answer, Found, PageAnswer, RegionAnswer
-from ksmtrace.inspect.why.ask import choose_regions, found_in_pages
+from ksmtrace.inspect.why.ask import Question, _tell, ask, choose_regions, found_in_pages
 from ksmtrace.inspect.why.causes import CAUSES, HARMLESS
+from ksmtrace.inspect.why.contents import Registered
 from ksmtrace.inspect.why.host import HostFacts, host_causes, registration
 from ksmtrace.inspect.why.regions import UNMERGED
 from ksmtrace.processes.eligibility import BARS
@@ -163,3 +167,36 @@ def test_every_answer_fits_a_terminal_and_json(answer: Answer) -> None:
     told = json.loads(json.dumps(why_as_dict(answer, causes)))
     assert sum(cause["pages"] for cause in told["causes"]) == answer.pages.total()
     assert list(told["pages"]) == list(answer.pages)
+
+
+def test_a_thread_is_not_taken_for_a_process() -> None:
+    over = threading.Event()
+    thread = threading.Thread(target=over.wait)
+    thread.start()
+    try:
+        with pytest.raises(KsmtraceError, match="is a thread of process"):
+            ask(Question(thread.native_id or 0))
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_a_region_that_grew_is_told_by_its_start_and_one_that_went_is_noted() -> None:
+    grown = RegionAnswer(HEAP, Counter({UNMERGED: 7, "merged": 5, "absent": 4}))
+    gone = RegionAnswer(ANON, Counter({UNMERGED: 3}))
+    answer = Answer(identity(), 11, [], [], [grown, gone], [], 4096)
+    sample = MemorySample(
+        processes=[SampledProcess(identity())],
+        regions=[SampledRegion(0, HEAP.start, HEAP.end + (1 << 20), "[heap]", mergeable=True)],
+        digests=np.array([1, 2], np.uint64), frames=np.array([5, 6], np.uint32),
+        kinds=np.zeros(2, np.uint8), numbers=np.array([HEAP.start // 4096, 9 + HEAP.start // 4096]),
+        bounds=np.array([0, 2]),
+    )  # fmt: skip
+    merged = np.array([True, False])
+    codes = np.array([0, 1], np.int8)
+    registered = Registered(sample, merged, np.ones(2, np.uint64), codes, "held")
+    _tell(answer, registered, HostFacts({"run": "1"}, {"full_scans": 7}), 2)
+    # Five were merged: one is in the sample, and four that could not be read still are.
+    assert grown.pages == {"merged": 5, "unique": 1, "unread": 6, "absent": 4}
+    assert gone.pages == {UNMERGED: 3}
+    assert any(f"{ANON.start:x}" in note for note in answer.notes)

@@ -134,6 +134,20 @@ def test_pages_to_scan_is_left_to_an_advisor_that_was_at_work(ksm: Path, run: Pa
     assert state(ksm)["advisor_mode"] == "scan-time"
 
 
+def test_pages_to_scan_can_be_set_again_and_again_where_an_advisor_was_at_work(
+    ksm: Path, run: Path
+) -> None:
+    (ksm / "advisor_mode").write_text("none [scan-time]\n")
+    values = {"advisor_mode": "none", "pages_to_scan": "1009"}
+    with changed(values, run, ksm) as change:
+        (ksm / "advisor_mode").write_text("[none] scan-time\n")
+        change.set({**values, "pages_to_scan": "2003"})
+        assert state(ksm)["pages_to_scan"] == "2003"
+        with pytest.raises(ValueError, match="not held"):
+            change.set({"smart_scan": "0"})
+    assert state(ksm)["advisor_mode"] == "scan-time"
+
+
 def test_a_value_that_the_kernel_refuses_leaves_everything_as_it_was(
     ksm: Path, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

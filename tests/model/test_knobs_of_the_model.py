@@ -137,7 +137,17 @@ def test_a_bad_value_is_invalid_and_changes_nothing(name: str, value: object) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "value"), [("1", "1"), ("y", "1"), ("Y", "1"), ("0", "0"), ("n", "0"), ("N", "0")]
+    ("text", "value"),
+    [
+        ("1", "1"),
+        ("y", "1"),
+        ("Y", "1"),
+        ("0", "0"),
+        ("n", "0"),
+        ("N", "0"),
+        ("on", "1"),
+        ("oFf", "0"),
+    ],
 )
 def test_boolean_knobs_take_words(text: str, value: str) -> None:
     _, scanner = machine()

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksmtrace.kernel.host import PAGE_BYTES
+from ksmtrace.processes import page_tables
 from ksmtrace.processes.page_tables import (
     FILE_OR_SHARED,
     PRESENT,
@@ -80,3 +81,12 @@ def test_a_process_that_is_gone_cannot_be_looked_at(tmp_path: Path) -> None:
 def test_frames_are_read_without_the_bits_beside_them() -> None:
     entry = np.array([PRESENT | FILE_OR_SHARED | np.uint64((1 << 55) - 1)])
     assert frames_of(entry).tolist() == [(1 << 55) - 1]
+
+
+def test_frames_that_are_hidden_have_no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Root without CAP_SYS_ADMIN opens kpageflags, and pagemap shows it frame 0 everywhere.
+    monkeypatch.setattr(page_tables, "capabilities", lambda: frozenset({"CAP_BPF"}))
+    with PageTables(os.getpid()) as tables:
+        assert not tables.tell_flags
+        assert tables.flags(np.array([1, 2], np.uint64)) is None
+        assert tables.mappings(np.array([1, 2], np.uint64)) is None

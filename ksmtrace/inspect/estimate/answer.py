@@ -43,8 +43,7 @@ class Answer:
     def bytes_per_second(self) -> float:
         """How fast memory was read and digested, the first time."""
         spent = sum(process.process.seconds for process in self.savings.processes)
-        times = 2 if self.interval else 1
-        return times * self.bytes_read / spent if spent else 0.0
+        return self.bytes_read / spent if spent else 0.0
 
 
 def estimate(
@@ -57,13 +56,13 @@ def estimate(
 
     Raises KsmtraceError where none of the processes could be read, or for knobs that can't be.
     """
-    _check(knobs)
+    told = _as_the_kernel_tells(knobs)
     if not selection.processes:
         raise _nothing_read(selection.missing)
     sampler = HostSampler()
     now = sampler.knobs()
     sampler.close()
-    settings = now | knobs
+    settings = now | told
     sample = read_memory(selection.processes, how, progress)
     missing = selection.missing | {
         p.identity.tgid: p.trouble for p in sample.processes if p.trouble is not None
@@ -74,7 +73,7 @@ def estimate(
     limit = settings.get("max_page_sharing")
     item_bytes = rmap_item_bytes()
     terms = Terms(
-        use_zero_pages=settings.get("use_zero_pages", "0")[0] in "1yYtT",
+        use_zero_pages=settings.get("use_zero_pages") == "1",
         max_page_sharing=None if limit is None else int(limit),
         rmap_item_bytes=item_bytes or _USUAL_RMAP_ITEM_BYTES,
         page_bytes=PAGE_BYTES,
@@ -112,8 +111,11 @@ def _nothing_read(missing: dict[int, str]) -> KsmtraceError:
     return KsmtraceError(words, hint, Exit.HOST_CANNOT)
 
 
-def _check(knobs: dict[str, str]) -> None:
-    """Raises KsmtraceError (usage) for values that the kernel would refuse."""
+def _as_the_kernel_tells(knobs: dict[str, str]) -> dict[str, str]:
+    """Values as they would be read afterwards: `on` is 1.
+
+    Raises KsmtraceError (usage) for those that the kernel would refuse.
+    """
     if "run" in knobs:
         raise KsmtraceError(
             "an estimate is of a ksmd that runs, whatever run is now", "leave run out", Exit.USAGE
@@ -128,6 +130,7 @@ def _check(knobs: dict[str, str]) -> None:
                 f"{name}: {KNOBS_BY_NAME[name].meaning}",
                 Exit.USAGE,
             ) from None
+    return {name: scanner.knobs[name] for name in knobs}
 
 
 def _notes(

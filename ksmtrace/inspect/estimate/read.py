@@ -229,7 +229,6 @@ class _Reader:
             region, found = owners.popleft()
             known = self._regions[region]
             spent[known.process] += seconds
-            self._processes[known.process].seconds += seconds
             done += len(found.digests)
             if same is None:
                 self._processes[known.process].trouble = "went away before it was read again"

@@ -72,9 +72,10 @@ class SampledRegion:
 
 @dataclass
 class SampledProcess:
-    """One process. trouble: why it was not read wholly, or None. seconds: spent reading it.
+    """One process. trouble: why it was not read wholly, or None.
 
-    ksm_zero_pages: those that ksmd has placed before; None where the kernel doesn't count them.
+    seconds: spent reading it the first time. ksm_zero_pages: those that ksmd has placed before;
+    None where the kernel doesn't count them.
     """
 
     identity: Identity

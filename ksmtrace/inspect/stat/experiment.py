@@ -162,7 +162,11 @@ class _Runs:
             self._status(f"{words}{progress.seconds:7.1f} s{pages}  (Ctrl-C ends it)")
 
         request = self._request
-        watched = watch(self._eyes, self._launch, request.until, request.interval, show)
+        try:
+            watched = watch(self._eyes, self._launch, request.until, request.interval, show)
+        except BaseException:
+            self._end_command()
+            raise
         status = self._end_command()
         ended = watched.ended
         if ended == "subject":

@@ -95,7 +95,7 @@ class RunFigures(HostFigures):
         """Seconds from the begin until 90 % of the highest saving beyond the first sample stood."""
         if isinstance(self.saved, Missing):
             return self.saved
-        ts, saved = self.saved
+        ts, saved = (column[: self.seen.lived] for column in self.saved)
         gained = saved - saved[0]
         if gained.max() <= 0:
             return Missing("nothing more was saved than at the start")

@@ -21,6 +21,8 @@ from ksmtrace.processes.registered import registered_tgids
 _ON_LIST = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
 _GLANCE = 0.02
 _PATIENCE = 1.0
+_LONGEST_S = 300.0
+"""A ksmd with pages_to_scan=0, or one that sleeps for hours, never cleans up."""
 
 
 class Reset:
@@ -90,7 +92,8 @@ class Reset:
         if read_knob("run") != "1":
             return
         before = sampler.counters().get("full_scans", 0)
-        while not self._eyes.signals.caught:
+        deadline = time.monotonic() + _LONGEST_S
+        while not self._eyes.signals.caught and time.monotonic() < deadline:
             counters = sampler.counters()
             done = counters.get("full_scans", 0) - before
             if not any(counters.get(name) for name in _ON_LIST) or done >= self._wait_scans:

@@ -28,7 +28,7 @@ from ksmtrace.inspect.why.regions import UNMERGED, look_at
 from ksmtrace.kernel.host import PAGE_BYTES, capabilities
 from ksmtrace.kernel.nodes import spans_of_nodes
 from ksmtrace.kernel.sysfs import KSM, PROC, read_ksm_stat
-from ksmtrace.processes.identity import Identity, identify, stands_as
+from ksmtrace.processes.identity import Identity, identify, leader_of, stands_as
 from ksmtrace.processes.page_tables import ksm_flag_tells
 from ksmtrace.processes.regions import Region, all_regions
 from ksmtrace.processes.registered import registered_tgids
@@ -98,9 +98,16 @@ def ask(
 
 def _identity(tgid: int) -> Identity | None:
     standing = stands_as(tgid)
-    if standing == "gone":
+    if standing in ("kernel thread", "zombie"):
+        return None
+    leader, identity = leader_of(tgid), identify(tgid)
+    if leader is not None and leader != tgid:
+        raise KsmtraceError(
+            f"{tgid} is a thread of process {leader}", f"ask about that: ksmtrace why {leader}"
+        )
+    if identity is None:
         raise KsmtraceError(f"there is no process {tgid}", "ps -e lists them")
-    return identify(tgid) if standing == "process" else None
+    return identity
 
 
 def _is_the_same(identity: Identity) -> bool:
@@ -221,7 +228,7 @@ def _read_contents(
 
 def _wait_for_scans(question: Question, facts: HostFacts, answer: Answer, say: Say) -> None:
     """Until enough full scans have ended, counted from now."""
-    if not question.scans:
+    if not question.scans or facts.knobs.get("run") != "1":
         return
     facts.again()
     facts.first = dict(facts.counters)
@@ -239,19 +246,25 @@ def _wait_for_scans(question: Question, facts: HostFacts, answer: Answer, say: S
 
 
 def _tell(answer: Answer, registered: Registered, facts: HostFacts, items: int) -> None:
-    by_place = {
-        (region.start, region.end): number
+    # A heap grows at its end: that one is still the same region.
+    by_start = {
+        region.start: number
         for number, region in enumerate(registered.sample.regions)
         if region.process == 0
     }
     for looked in answer.regions:
-        number = by_place.get((looked.region.start, looked.region.end))
-        if number is None or UNMERGED not in looked.pages:
+        if UNMERGED not in looked.pages:
+            continue
+        number = by_start.get(looked.region.start)
+        if number is None:
+            answer.notes.append(f"region {looked.region.start:x} was given up or moved meanwhile")
             continue
         causes = registered.causes_in(number)
-        # Merged pages were told by page tables; what merged meanwhile is merged now.
-        there = looked.pages.pop(UNMERGED) + looked.pages.pop("merged", 0)
-        looked.pages += causes + Counter(unread=max(there - causes.total(), 0))
+        # What merged meanwhile is merged now; what was not sampled is what page tables told.
+        merged = looked.pages.pop("merged", 0)
+        unread = max(looked.pages.pop(UNMERGED) + merged - causes.total(), 0)
+        known = min(unread, max(merged - causes["merged"], 0))
+        looked.pages += causes + Counter(merged=known, unread=unread - known)
     if "not_reached" in answer.pages or registered.pending == "not_reached":
         answer.wait_s = facts.seconds_to_meet(items)
     if answer.page is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -20,13 +19,11 @@ _LONG_SLEEP_MS = 3_600_000
 
 @dataclass
 class HostFacts:
-    """Counters and knobs, first and last seen, and the seconds between."""
+    """Counters and knobs, first and last seen."""
 
     knobs: Mapping[str, str]
     counters: dict[str, int]
     first: Mapping[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    begun: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.first = self.first or dict(self.counters)
@@ -34,7 +31,6 @@ class HostFacts:
     def again(self) -> None:
         """Read the counters once more."""
         self.counters = _read()[0]
-        self.seconds = time.monotonic() - self.begun
 
     def number(self, name: str) -> int | None:
         """A knob that is a number; None where the kernel lacks it."""

@@ -17,9 +17,9 @@ def _churn(now: Situation) -> Advice | None:
     copies, merges = now.copies, now.merges
     if copies is None or merges is None or copies < _FEWEST_COPIES:
         return None
-    if copies < _BROKEN * merges:
-        return None
     span = now.facts.series.span_s
+    if copies < _BROKEN * merges or not span:
+        return None
     writers = sorted(
         (p for p in now.facts.processes or () if p.breaks), key=lambda p: -(p.breaks or 0)
     )
@@ -38,7 +38,7 @@ def _churn(now: Situation) -> Advice | None:
         evidence={
             "copies": copies,
             "merges": merges,
-            "copies_per_s": copies / span if span else None,
+            "copies_per_s": copies / span,
             "seconds": span,
             "worst_tgid": writers[0].tgid if writers else None,
         },
