@@ -10,6 +10,7 @@ could look.
 from __future__ import annotations
 
 import array
+import contextlib
 import ctypes
 import marshal
 import os
@@ -67,18 +68,20 @@ class Puppet:
         self.channel = channel
 
     def obey(self) -> None:
-        """Until the other end is closed."""
-        while True:
-            order, fds = receive(self.channel)
-            if order is None:
-                os._exit(0)
-            try:
-                getattr(self, f"do_{order[0]}")(*order[1:], *fds)
-                if libc.prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1:
-                    keep_to_the_arena()
-                send(self.channel, "")
-            except OSError as error:
-                send(self.channel, f"{order[0]}: {error}")
+        """Until the other end is closed, or gone with an answer unread."""
+        with contextlib.suppress(ConnectionError):
+            while True:
+                order, fds = receive(self.channel)
+                if order is None:
+                    break
+                try:
+                    getattr(self, f"do_{order[0]}")(*order[1:], *fds)
+                    if libc.prctl(PR_GET_MEMORY_MERGE, 0, 0, 0, 0) == 1:
+                        keep_to_the_arena()
+                    send(self.channel, "")
+                except OSError as error:
+                    send(self.channel, f"{order[0]}: {error}")
+        os._exit(0)
 
     def do_map(self, start: int, length: int, huge: bool, node: int) -> None:
         flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE

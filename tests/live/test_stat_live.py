@@ -190,7 +190,7 @@ def test_knobs_that_need_nothing_merged_can_be_compared() -> None:
 
 
 def test_a_command_that_ends_too_soon_is_told() -> None:
-    told = stat("--run", "--set", "pages_to_scan=11", *work(0.05))
+    told = stat("--run", "--set", "pages_to_scan=11", "sleep_millisecs=500", *work(0.05))
     assert any("a second time" in note for note in told["notes"])
     assert any("Nothing was saved" in note for note in told["notes"])
 
