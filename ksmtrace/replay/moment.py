@@ -13,6 +13,7 @@ from typing import Any
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel.knobs import in_order
 from ksmtrace.kernel.releases import Profile
+from ksmtrace.kernel.scanning import SCANS_PAST_SKIPPING
 from ksmtrace.kernel.stepper import ALL_PAGES
 from ksmtrace.kernel.sysfs import KNOBS
 from ksmtrace.model.clock import Clock
@@ -23,8 +24,6 @@ from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.replay.mirror import Mirror, contents_by_digest
 
 _STILL = 3
-_STILL_SKIPPING = 10
-"""Scans in which nothing more is saved after which nothing more will be: smart scan skips 8."""
 _DRIVEN = ("run", "sleep_millisecs", "pages_to_scan", "advisor_mode")
 
 
@@ -123,7 +122,7 @@ def scan_moment(
     run = MomentRun(on, len(moment.pages), len(mms))
     still = 0
     skips = scanner.knobs.get("smart_scan") == "1"
-    enough = _STILL_SKIPPING if skips else _STILL
+    enough = SCANS_PAST_SKIPPING if skips else _STILL
     while mms and len(run.scans) < most_scans and not run.converged:
         scanner.scan()
         run.scans.append(dict(scanner.counters))

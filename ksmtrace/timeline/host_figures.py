@@ -5,6 +5,7 @@ A figure that can't be told is `Missing`, with the reason; it is never 0.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -52,7 +53,7 @@ class Measure(Generic[_F_contra]):
     scales: bool = False
 
 
-class HostFigures:
+class HostFigures(ABC):
     """A host's samples, asked for figures. kernel: its release."""
 
     def __init__(self, kernel: str, page_bytes: int) -> None:
@@ -60,9 +61,9 @@ class HostFigures:
         self.page_bytes = page_bytes
 
     @property
+    @abstractmethod
     def host(self) -> Samples:
         """The samples, in time's order."""
-        raise NotImplementedError
 
     def counter(self, name: str) -> Floats | Missing:
         """A counter of the host at each sample; NaN where one lacks it, but not all do."""

@@ -6,16 +6,15 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-SCANS = 2
-"""Full scans until pages that hold still are merged: the first only notes their checksums."""
+from ksmtrace.kernel.scanning import MOST_SCANS_SKIPPED, SCANS_TO_MERGE
 
 NS_OF_VISIT = {"first": 1_000, "merge": 5_000, "merged": 350, "search": 9_000}
 """ksmd's CPU time, by what it does with a page: notes its checksum, merges it, finds that it is
 merged, searches for a twin and finds none. Measured: Linux 6.18, x86-64, a virtual machine,
 40,000 to 600,000 pages; a search takes longer in a larger tree."""
 
-SMART_SCAN_VISITS = 1 / 9
-"""How often smart scan looks at a page that never merges: it leaves it out 8 times (6.7)."""
+SMART_SCAN_VISITS = 1 / (MOST_SCANS_SKIPPED + 1)
+"""How often smart scan looks at a page that never merges: it leaves it out most times."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +78,7 @@ def cost(pages: Pages, pace: Pace) -> Cost:
     scan_cpu_s = _cpu(merged=stays + alone - searched, search=searched)
     scan_s = _sleeps(stays + alone, pace) + scan_cpu_s
     return Cost(
-        seconds=SCANS * _sleeps(pages.candidates, pace) + cpu_s,
+        seconds=SCANS_TO_MERGE * _sleeps(pages.candidates, pace) + cpu_s,
         scan_seconds=scan_s,
         cpu_seconds=cpu_s,
         cpu_percent=100 * scan_cpu_s / scan_s if scan_s else None,

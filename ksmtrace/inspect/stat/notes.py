@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from ksmtrace.inspect.stat.request import StatRequest
 from ksmtrace.inspect.stat.result import Comparison, Run
-
-_NEEDED_SCANS = 2
+from ksmtrace.kernel.scanning import SCANS_TO_MERGE
 
 
 def notes(
@@ -43,7 +42,7 @@ def notes(
 
 def _few_scans(request: StatRequest, runs: Sequence[Run]) -> Iterator[str]:
     counted = [run.known("full_scans") for run in runs]
-    few = [scans for scans in counted if scans is not None and scans < _NEEDED_SCANS]
+    few = [scans for scans in counted if scans is not None and scans < SCANS_TO_MERGE]
     if not few or (request.pid is None and not request.command):
         return
     which = "The run" if len(runs) == 1 else f"{len(few)} of {len(runs)} runs"

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from ksmtrace.inspect.estimate.sample import MemorySample
 from ksmtrace.inspect.why.host import HostFacts
 from ksmtrace.kernel.nodes import Span, nodes_of
+from ksmtrace.kernel.scanning import SCANS_PAST_SKIPPING, SCANS_TO_MERGE
 from ksmtrace.kernel.sysfs import PROC
 from ksmtrace.processes.page_tables import (
     KPF_KSM,
@@ -24,11 +25,6 @@ from ksmtrace.processes.page_tables import (
     ksm_flag_tells,
     words_of_frames,
 )
-
-SCANS_TO_MERGE = 2
-"""Visits after which a page that has an equal and held still is merged."""
-SCANS_PAST_SKIPPING = 10
-"""Full scans in which even smart scan visits every page: it skips 8 at the most (6.7)."""
 
 _NAMES = ("merged", "unique", "forked", "numa", "sharing_limit", "pending")
 _MERGED, _UNIQUE, _FORKED, _NUMA, _LIMIT, _PENDING = range(len(_NAMES))

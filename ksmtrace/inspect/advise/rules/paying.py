@@ -13,8 +13,8 @@ from ksmtrace.inspect.advise.rules.base import (
     write,
 )
 from ksmtrace.inspect.advise.situation import Situation
+from ksmtrace.kernel.scanning import SCANS_TO_MERGE
 
-_SCANS_TO_MERGE = 2
 _WORTH_BYTES = 1 << 20
 _WORTH_SHARE = 0.01
 _VOLATILE = 0.5
@@ -33,7 +33,7 @@ def _loss(losers: list[Process]) -> int:
 
 def _confidence(now: Situation) -> Confidence:
     scans = now.value("full_scans")
-    return "sure" if scans is not None and scans >= _SCANS_TO_MERGE else "possible"
+    return "sure" if scans is not None and scans >= SCANS_TO_MERGE else "possible"
 
 
 def _too_early(now: Situation) -> str:
@@ -72,16 +72,7 @@ def _negative_profit(now: Situation) -> Advice | None:
         f" more: profit {size(now.profit_bytes)}."
     )
     if losers:
-        return Advice(
-            what="opt out the processes that cost more than they save",
-            commands=opt_outs(losers),
-            why=f"{why} {named(losers, _tell)}.{_too_early(now)}",
-            brings=f"about {size(_loss(losers))}: the sum of their negative ksm_process_profit.",
-            risks="what they do share is copied again.",
-            confidence=_confidence(now),
-            evidence=_evidence(now, losers),
-            gain_bytes=_loss(losers),
-        )
+        return _opt_out(now, losers, f"{why} ")
     # Each process's own figure also counts the mapping that keeps a KSM page and saves nothing.
     least = sorted(now.facts.processes or (), key=lambda p: (p.profit_bytes or 0, p.tgid))
     search = ("grep ksm_process_profit /proc/*/ksm_stat",)
@@ -99,22 +90,26 @@ def _negative_profit(now: Situation) -> Advice | None:
     )
 
 
+def _opt_out(now: Situation, losers: list[Process], why: str = "") -> Advice:
+    return Advice(
+        what="opt out the processes that cost more than they save",
+        commands=opt_outs(losers),
+        why=f"{why}{named(losers, _tell)}.{_too_early(now)}",
+        brings=f"about {size(_loss(losers))}: the sum of their negative ksm_process_profit.",
+        risks="what they do share is copied again.",
+        confidence=_confidence(now),
+        evidence=_evidence(now, losers),
+        gain_bytes=_loss(losers),
+    )
+
+
 def _unprofitable(now: Situation) -> Advice | None:
     losers = _losers(now)
     loss = _loss(losers)
     worth = max(_WORTH_BYTES, _WORTH_SHARE * (now.saved_bytes or 0))
     if now.profit_bytes is None or now.profit_bytes < 0 or loss < worth:
         return None
-    return Advice(
-        what="opt out the processes that cost more than they save",
-        commands=opt_outs(losers),
-        why=f"{named(losers, _tell)}.{_too_early(now)}",
-        brings=f"about {size(loss)}: the sum of their negative ksm_process_profit.",
-        risks="what they do share is copied again.",
-        confidence=_confidence(now),
-        evidence=_evidence(now, losers),
-        gain_bytes=loss,
-    )
+    return _opt_out(now, losers)
 
 
 def _changing_pages(now: Situation) -> int | None:
@@ -128,7 +123,7 @@ def _changing_pages(now: Situation) -> int | None:
 def _volatile(now: Situation) -> Advice | None:
     changing, items = _changing_pages(now), now.rmap_items
     scans = now.value("full_scans") or 0
-    if changing is None or not items or items < _FEWEST_ITEMS or scans < _SCANS_TO_MERGE:
+    if changing is None or not items or items < _FEWEST_ITEMS or scans < SCANS_TO_MERGE:
         return None
     if changing < _VOLATILE * items:
         return None
@@ -139,7 +134,7 @@ def _volatile(now: Situation) -> Advice | None:
     item = now.facts.rmap_item_bytes
     cost = changing * item if item else None
     skipped = now.facts.knobs.get("smart_scan") == "1"
-    settled = (now.facts.scans or 0) >= _SCANS_TO_MERGE
+    settled = (now.facts.scans or 0) >= SCANS_TO_MERGE
     first = "" if settled else " (or seen for the first time: too few full scans were watched)"
     less = ", without those smart scan skipped" if skipped else ""
     who = named(idle, lambda p: f"({count(p.merging_pages)} of {count(p.rmap_items)} merged)")
