@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
-from ksmtrace.recording.reader import StoredRecording
+from ksmtrace.recording.reader import StoredRecording, is_uksm
 
 if TYPE_CHECKING:
     from ksmtrace.timeline.build import Timeline
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class Recording:
     """A recording's tables: stored ones read, derived ones computed, each when first asked for.
 
-    Stored: `events counters identities regions census contents ranks code`, columns and units in
-    docs/recording.md. Derived: `scans pages stable_pages processes process_history region_ledger
+    Stored: `events counters identities regions census contents ranks code uksm`, columns and units
+    in docs/recording.md. Derived: `scans pages stable_pages processes process_history region_ledger
     region_history breaks advisor accounts`, in docs/timeline-tables.md. What is not known is NA,
     never 0. Raises KsmtraceError (exit code 4) for anything that is not a whole recording.
     """
@@ -57,8 +57,18 @@ class Recording:
 
     @cached_property
     def counters(self) -> pd.DataFrame:
-        """Samples: of the host where tgid is NA, else of that process. Pages, bytes, ns by name."""
-        return self._frame("counters")
+        """Samples: of the host where tgid is NA, else of that process. Pages, bytes, ns by name.
+
+        Of a kernel with UKSM: the columns of `uksm` stand behind KSM's, each as `uksm_NAME`; KSM's
+        are NA, for what is called alike there is not the same.
+        """
+        frame = self._frame("counters")
+        if not is_uksm(self.manifest):
+            return frame
+        at = ["ts", "reason"]
+        return self.uksm.rename(columns=lambda name: name if name in at else f"uksm_{name}").merge(
+            frame, "left", on=at
+        )[[*frame, *(f"uksm_{name}" for name in self.uksm if name not in at)]]
 
     @cached_property
     def identities(self) -> pd.DataFrame:
@@ -89,6 +99,11 @@ class Recording:
     def code(self) -> pd.DataFrame:
         """Where the instructions lie that wrote to merged pages; empty without record --cow."""
         return self._frame("code")
+
+    @cached_property
+    def uksm(self) -> pd.DataFrame:
+        """Samples of UKSM's counters and knobs; empty where there is KSM. Pages, words, ns."""
+        return self._frame("uksm")
 
     @cached_property
     def lost(self) -> int:

@@ -34,6 +34,7 @@ from ksmtrace.replay.conformance import RULES
 from ksmtrace.timeline.docs import timeline_tables_page
 from ksmtrace.timeline.host_figures import Measure
 from ksmtrace.timeline.measures import MEASURES
+from ksmtrace.views.uksm_ports import ports_table
 
 ROOT = Path(__file__).parents[1]
 _HELP = re.compile(r"(<!-- help -->\n```text\n).*?(\n```\n<!-- /help -->)", re.DOTALL)
@@ -155,6 +156,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "reality": reality_table,
     "rules": rules_list,
     "tried": tried_table,
+    "uksm-ports": ports_table,
 }
 """What may stand between <!-- NAME --> and <!-- /NAME --> in a command's page."""
 _TABLE = re.compile(rf"(<!-- ({'|'.join(TABLES)}) -->\n).*?(<!-- /\2 -->)", re.DOTALL)

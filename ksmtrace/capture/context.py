@@ -52,6 +52,23 @@ class Sink(Protocol):
         ...
 
 
+class Sampler(Protocol):
+    """What the host's own samples come from. table: the recording's table that they are for."""
+
+    @property
+    def table(self) -> str:
+        """See above."""
+        ...
+
+    def counters(self) -> dict[str, int]:
+        """The counters that this kernel has, by name."""
+        ...
+
+    def knobs(self) -> dict[str, str]:
+        """The knobs that this kernel has."""
+        ...
+
+
 @dataclass
 class _Known:
     """A process that is or was registered. regions: as last written. settled: read after a scan."""
@@ -93,6 +110,7 @@ def _distinct(values: np.ndarray[Any, np.dtype[np.uint32]]) -> set[int]:
 class Context:
     """Reads the host beside the stream and hands rows to a sink.
 
+    sampler: of the host's counters and knobs.
     cmdlines: store whole command lines. only: registered processes to look at, None for all.
     process_ids_match: whether /proc shows the process ids that events carry; if not, nothing is
     read about processes, rather than about the wrong ones. code: looks up who breaks merged pages.
@@ -101,7 +119,7 @@ class Context:
     def __init__(
         self,
         sink: Sink,
-        sampler: sysfs.HostSampler,
+        sampler: Sampler,
         *,
         cmdlines: bool = False,
         only: frozenset[int] | None = None,
@@ -224,7 +242,7 @@ class Context:
         row |= self._sampler.counters()
         row |= {f"knob_{name}": value for name, value in self._sampler.knobs().items()}
         self._host_pace.spend(time.thread_time() - begin)
-        self._sink.table("counters", [row])
+        self._sink.table(self._sampler.table, [row])
 
     def _scan_ended(self, seq: int) -> None:
         if self._host_pace.claim():

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from ksmtrace.capture.choose import SOURCES, load_source
 from ksmtrace.capture.command import merge_fate_words
 from ksmtrace.capture.cow import cow_obstacles
+from ksmtrace.capture.uksm_doctor import uksm_findings
 from ksmtrace.errors import Obstacle
 from ksmtrace.events.registry import TRACEPOINTS
 from ksmtrace.kernel import host, sysfs
@@ -17,6 +18,8 @@ from ksmtrace.processes.lifecycle import ProcConnector
 
 def examine() -> Diagnosis:
     """Look at everything; changes nothing."""
+    if host.has_uksm():
+        return Diagnosis([*uksm_findings(), *_surroundings()], can_trace=False, system="uksm")
     obstacles = {name: load_source(name).check() for name in SOURCES}
     able = [name for name, found in obstacles.items() if not found]
     findings = [
@@ -26,7 +29,7 @@ def examine() -> Diagnosis:
         *_beside(core=not obstacles["core"]),
         *_surroundings(),
     ]
-    return Diagnosis(findings, bool(able))
+    return Diagnosis(findings, bool(able), None if host.ksm_obstacles() else "ksm")
 
 
 def _ksm() -> Iterator[Finding]:

@@ -17,11 +17,13 @@ from ksmtrace.capture.context import Context
 from ksmtrace.capture.cow import CowWatch
 from ksmtrace.capture.libbpf import struct_size
 from ksmtrace.capture.session import Options, Progress, Session, Signals
+from ksmtrace.capture.uksm import NO_EVENTS, UksmSource
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.kernel import host, sysfs
 from ksmtrace.kernel.btf import rmap_item_bytes
 from ksmtrace.kernel.knobs import changed, recover
 from ksmtrace.kernel.stepper import STEPPING_KNOBS, the_stepper
+from ksmtrace.kernel.uksm import UksmSampler
 from ksmtrace.processes.lifecycle import ProcConnector
 from ksmtrace.recording.target import Target
 
@@ -54,6 +56,8 @@ class Recorded:
     lost: int
     scans: int
     command_status: int | None
+    samples: int = 0
+    """Of UKSM's counters, where there is no KSM."""
 
 
 def record(
@@ -80,11 +84,10 @@ def record(
         from ksmtrace.recording.contents import ContentBook
         from ksmtrace.recording.writer import RecordingWriter
 
-        process_ids_match = host.in_initial_pid_namespace()
-        connector, notes = _connect() if process_ids_match else (None, [_FOREIGN_PROCESS_IDS])
+        beside = _beside(_system(choice))
+        sampler, connector, notes = beside.sampler, beside.connector, beside.notes
         if connector is not None:
             stack.callback(connector.close)
-        sampler = sysfs.HostSampler()
         stack.callback(sampler.close)
         knobs_before = sampler.knobs()
         stepper = the_stepper() if request.contents else None
@@ -104,7 +107,7 @@ def record(
                 sampler,
                 cmdlines=request.cmdlines,
                 only=request.options.pids,
-                process_ids_match=process_ids_match,
+                process_ids_match=beside.processes,
                 code=CodeBook(writer, request.watch) if request.watch else None,
             )
             context.search_for_processes = connector is None
@@ -140,7 +143,7 @@ def record(
             command_status = command.end() if command else None
             if command and command_status is None:
                 say(f"{request.command[0]} still runs, as process {command.pid}")
-            if context.census_note:
+            if context.census_note and beside.system == "ksm":
                 notes.append(context.census_note)
             if connector is not None and connector.overruns:
                 notes.append(f"process events were dropped {connector.overruns} times")
@@ -159,6 +162,7 @@ def record(
         lost=int(writer.manifest["lost"]),
         scans=session.progress.scans,
         command_status=command_status,
+        samples=writer.rows["uksm"],
     )
 
 
@@ -184,6 +188,32 @@ def no_scan_can_end(context: Context) -> bool:
     return sysfs.read_knob("run") != "1" or not context.known_tgids
 
 
+@dataclass(frozen=True)
+class _Beside:
+    """What is read beside the events. processes: whether anything can be read about them."""
+
+    system: str
+    sampler: sysfs.HostSampler | UksmSampler
+    connector: ProcConnector | None
+    notes: list[str]
+    processes: bool
+
+
+def _system(choice: Choice) -> str:
+    """Which of the two the kernel has: ksm or uksm."""
+    return "uksm" if choice.source.name == UksmSource.name else "ksm"
+
+
+def _beside(system: str) -> _Beside:
+    if system == "uksm":
+        # UKSM wants nobody registered, and the kernel tells of no process what it merged there.
+        return _Beside(system, UksmSampler(), None, [NO_EVENTS], processes=False)
+    sampler = sysfs.HostSampler()
+    if not host.in_initial_pid_namespace():
+        return _Beside(system, sampler, None, [_FOREIGN_PROCESS_IDS], processes=False)
+    return _Beside(system, sampler, *_connect(), processes=True)
+
+
 def _connect() -> tuple[ProcConnector | None, list[str]]:
     try:
         return ProcConnector(), []
@@ -201,6 +231,7 @@ def _facts(request: RecordRequest, choice: Choice, knobs: dict[str, str]) -> dic
         "cpus": host.CPUS,
         "memory_bytes": host.memory_bytes(),
         "page_bytes": host.PAGE_BYTES,
+        "system": _system(choice),
         "backend": source.name,
         "backend_why": choice.why,
         "fields_unknown": list(source.fields_unknown),

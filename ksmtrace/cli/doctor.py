@@ -1,7 +1,7 @@
 """doctor: say what this host can and can't do for tracing KSM
 
 Each thing that is missing comes with its remedy. Exit code 3 if KSM can't be
-traced here at all.
+traced here at all. Of a kernel with UKSM in its place it says what can be seen.
 
 examples:
   sudo ksmtrace doctor
@@ -35,4 +35,4 @@ def run(args: argparse.Namespace) -> int:
         from ksmtrace.views.doctor import render_diagnosis
 
         Console(highlight=False).print(render_diagnosis(diagnosis))
-    return Exit.OK if diagnosis.can_trace else Exit.HOST_CANNOT
+    return Exit.OK if diagnosis.can_record else Exit.HOST_CANNOT

@@ -6,11 +6,14 @@ oldest first; with one, everything about it.
 A release is 6.11, 6.12.117, host for the running one, or 2011 for the first.
 6.12+fork_counters is 6.12 with a fix that some of its stable kernels carry.
 
+--uksm lists the ports of UKSM instead: a patch that takes KSM's place.
+
 examples:
   ksmtrace kernels
   ksmtrace kernels host
   ksmtrace kernels --changes
   ksmtrace kernels 6.11 --json | jq .behaviour
+  ksmtrace kernels --uksm
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from ksmtrace.errors import Exit
+from ksmtrace.errors import Exit, KsmtraceError
 
 if TYPE_CHECKING:
     from ksmtrace.kernel.releases import Profile
@@ -29,11 +32,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("release", nargs="?", metavar="RELEASE", help="only this one, in full")
     parser.add_argument("--changes", action="store_true", help="list commits, status and effect")
+    parser.add_argument("--uksm", action="store_true", help="list UKSM's ports: size, tests")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """Tell; see the module's docstring."""
+    if args.uksm:
+        return _uksm(args)
     from ksmtrace.kernel.releases import profile, running_profile
 
     if args.release is None:
@@ -71,3 +77,25 @@ def _print_text(kernel: Profile | None, *, only_changes: bool) -> None:
     else:
         told = render_releases() if kernel is None else render_kernel(kernel)
     Console(highlight=False).print(told)
+
+
+def _uksm(args: argparse.Namespace) -> int:
+    from ksmtrace.kernel.host import kernel_release
+    from ksmtrace.kernel.uksm_ports import known_port
+    from ksmtrace.views.uksm_ports import ports_as_dict, render_ports
+
+    if args.changes:
+        raise KsmtraceError(
+            "the commits of --changes are KSM's, not UKSM's", "leave one of them out", Exit.USAGE
+        )
+    release = kernel_release() if args.release == "host" else args.release
+    port = None if release is None else known_port(release)
+    if args.json:
+        import json
+
+        print(json.dumps(ports_as_dict(port), indent=1))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(render_ports(port))
+    return Exit.OK

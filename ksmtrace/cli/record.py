@@ -3,7 +3,7 @@
 Attaches to KSM's tracepoints (before Linux 6.4: to its functions), samples the
 counters beside them and writes a folder that `ksmtrace report` and pandas read.
 Changes nothing on the host unless --set or --run ask for it; both are undone at
-the end.
+the end. On a kernel with UKSM it samples UKSM's counters: there are no events.
 
 examples:
   sudo ksmtrace record -o vms.ksm --duration 60
@@ -35,7 +35,9 @@ from ksmtrace.cli.workload import (
 from ksmtrace.errors import Exit, KsmtraceError
 
 if TYPE_CHECKING:
+    from ksmtrace.capture.choose import Choice
     from ksmtrace.capture.cow import CowWatch
+    from ksmtrace.capture.record import Recorded
 
 _MIB = 1 << 20
 
@@ -46,7 +48,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-o", "--output", metavar="DIR", type=Path, help="the recording (default: ksm-DATE.ksm)")
     add("--force", action="store_true", help="replace an existing recording")
-    add("--backend", default="auto", metavar="NAME", help="auto, core, fentry, bcc or tracefs")
+    add(
+        "--backend", default="auto", metavar="NAME", help="auto, core, fentry, bcc, tracefs or uksm"
+    )
     add("--duration", type=positive, metavar="S", help="end after S seconds")
     add("--scans", type=count, metavar="N", help="end after N full scans")
     add("--pid", type=count, nargs="+", metavar="P", help="keep only these processes' events")
@@ -79,13 +83,15 @@ def run(args: argparse.Namespace) -> int:
     output = args.output or Path(time.strftime("ksm-%Y%m%d-%H%M%S.ksm"))
     target = Target(output, force=args.force)
     watch = CowWatch() if args.cow else None
-    choice = choose_source(args.backend, watch)
+    choice = _uksm(args) or choose_source(args.backend, watch)
     _check_pids(args.pid, choice.source.fields_unknown)
     if (restored := tidy_up()) is not None:
         say(f"restored what a killed run had left: {restored}")
     say(f"backend {choice.source.name}: {choice.why}")
     if args.contents:
         say("everything is unmerged now, and ksmd is driven scan by scan (--contents)")
+    elif choice.source.name == "uksm":
+        _warn_if_paused()
     else:
         warn_if_idle(knobs)
     line = StatusLine(sys.stderr)
@@ -122,7 +128,7 @@ def run(args: argparse.Namespace) -> int:
     if recorded.command_status is not None:
         say(f"{command[0]} ended with status {recorded.command_status}")
     say(
-        f"{recorded.events:,} events and {recorded.scans:,} full scans in {recorded.path.name}"
+        f"{_found(recorded)} in {recorded.path.name}"
         f" (ended by {recorded.ended}); look with: ksmtrace report {output}"
     )
     if watch is not None:
@@ -158,6 +164,45 @@ def _check_contents(args: argparse.Namespace, knobs: dict[str, str]) -> None:
         raise KsmtraceError(
             "the pages' contents can't be read here", obstacle.remedy, Exit.HOST_CANNOT
         )
+
+
+def _found(recorded: Recorded) -> str:
+    if recorded.samples:
+        return f"{recorded.samples:,} samples of UKSM's counters"
+    return f"{recorded.events:,} events and {recorded.scans:,} full scans"
+
+
+def _uksm(args: argparse.Namespace) -> Choice | None:
+    """The choice of UKSM's counters, if they are to be recorded.
+
+    Raises KsmtraceError for options that mean nothing where there are only counters.
+    """
+    from ksmtrace.capture.uksm import choose_uksm, refused
+
+    choice = choose_uksm(args.backend)
+    if choice is None:
+        return None
+    options = {
+        "--scans": args.scans is not None,
+        "--pid": bool(args.pid),
+        "--census-interval": args.census_interval is not None,
+        "--run": args.run,
+        "--set": bool(args.set),
+        "--merge": args.merge,
+        "--contents": args.contents,
+        "--cow": args.cow,
+    }
+    if (error := refused(options)) is not None:
+        raise error
+    return choice
+
+
+def _warn_if_paused() -> None:
+    from ksmtrace.kernel.host import UKSM
+    from ksmtrace.kernel.sysfs import read_knob
+
+    if read_knob("run", UKSM) != "1":
+        say(f"uksmd is paused (run is not 1). To go on: echo 1 | sudo tee {UKSM}/run")
 
 
 def _ring_bytes(mebibytes: int) -> int:

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ksmtrace.errors import Exit
+
+if TYPE_CHECKING:
+    from ksmtrace.recording.reader import StoredRecording
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -21,11 +25,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report; see the module's docstring."""
-    from ksmtrace.recording.reader import StoredRecording
+    from ksmtrace.recording.reader import StoredRecording, is_uksm
     from ksmtrace.timeline.build import timeline_of
     from ksmtrace.timeline.summary import summarise
 
     recording = StoredRecording(args.recording)
+    if is_uksm(recording.manifest):
+        return _uksm(recording, as_json=args.json)
     timeline = timeline_of(recording)
     summary = summarise(timeline)
     breaks = None
@@ -54,4 +60,21 @@ def run(args: argparse.Namespace) -> int:
         from ksmtrace.views.report import render_report
 
         Console(highlight=False).print(render_report(summary, breaks, shared))
+    return Exit.OK
+
+
+def _uksm(recording: StoredRecording, *, as_json: bool) -> int:
+    from ksmtrace.timeline.uksm import summarise_uksm
+
+    summary = summarise_uksm(recording)
+    if as_json:
+        import json
+
+        print(json.dumps(summary.as_dict(), indent=1))
+    else:
+        from rich.console import Console
+
+        from ksmtrace.views.uksm_report import render_uksm_report
+
+        Console(highlight=False).print(render_uksm_report(summary))
     return Exit.OK

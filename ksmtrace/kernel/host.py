@@ -5,10 +5,14 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 from pathlib import Path
 
-from ksmtrace.errors import Obstacle
+from ksmtrace.errors import KsmtraceError, Obstacle
 
+KSM = Path("/sys/kernel/mm/ksm")
+UKSM = Path("/sys/kernel/mm/uksm")
+"""There on a kernel that was built with UKSM, which leaves KSM out."""
 TRACEFS_PLACES = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 BTF = Path("/sys/kernel/btf/vmlinux")
 _CAPABILITY_BITS = {"CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
@@ -31,6 +35,22 @@ def kernel_build() -> str:
 def machine() -> str:
     """The processor architecture, as `uname -m` prints it."""
     return platform.machine()
+
+
+def cpu_model(cpuinfo: str | None = None) -> str:
+    """The processor's name as /proc/cpuinfo has it, where it has one; else the architecture."""
+    text = cpuinfo if cpuinfo is not None else read_text("/proc/cpuinfo") or ""
+    found = re.search(r"^(?:model name|cpu model|Model)\s*:\s*(\S.*?)\s*$", text, re.MULTILINE)
+    return found[1] if found else machine()
+
+
+def cache_folder() -> Path:
+    """Where ksmtrace keeps what it can make again. Raises KsmtraceError if there is no home."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(base).expanduser() / "ksmtrace"
+    except RuntimeError:
+        raise KsmtraceError("your home folder isn't known", "set XDG_CACHE_HOME") from None
 
 
 def memory_bytes() -> int:
@@ -59,6 +79,12 @@ def read_text(path: Path | str) -> str | None:
     finally:
         os.close(fd)
     return b"".join(parts).decode(errors="replace").rstrip("\n")
+
+
+def meminfo(text: str) -> dict[str, int]:
+    """The sizes in /proc/meminfo, in bytes."""
+    lines = re.findall(r"^(\w+):\s+(\d{1,15}) kB$", text, re.MULTILINE)
+    return {name: int(number) * 1024 for name, number in lines}
 
 
 def capabilities(status: str | None = None) -> frozenset[str]:
@@ -130,16 +156,28 @@ def privilege_obstacles(needed: tuple[str, ...]) -> list[Obstacle]:
     return [Obstacle(f"missing {' and '.join(missing)}", "run with sudo")]
 
 
+def has_uksm() -> bool:
+    """Whether UKSM stands in KSM's place: a kernel is built with one of the two."""
+    return UKSM.is_dir() and not KSM.is_dir()
+
+
 def ksm_obstacles() -> list[Obstacle]:
     """What keeps any tracer from seeing ksmd here: there is no KSM."""
-    if not Path("/sys/kernel/mm/ksm").is_dir():
+    if KSM.is_dir():
+        return []
+    if has_uksm():
         return [
             Obstacle(
-                "this kernel has no KSM (/sys/kernel/mm/ksm is missing)",
-                "boot a kernel built with CONFIG_KSM=y",
+                f"this kernel has UKSM in place of KSM ({UKSM})",
+                "record and report take UKSM's counters; for more boot a kernel with KSM",
             )
         ]
-    return []
+    return [
+        Obstacle(
+            f"this kernel has no KSM ({KSM} is missing)",
+            "boot a kernel built with CONFIG_KSM=y",
+        )
+    ]
 
 
 def bpf_obstacles() -> list[Obstacle]:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
+from ksmtrace.kernel import host
 from ksmtrace.kernel.host import read_text
 
-KSM = Path("/sys/kernel/mm/ksm")
+KSM = host.KSM
 VMSTAT = Path("/proc/vmstat")
 PROC = Path("/proc")
 
@@ -178,10 +179,11 @@ def read_number(path: Path) -> int | None:
 def read_knob(name: str, ksm: Path = KSM) -> str | None:
     """A knob's value as the kernel takes it: of "[none] scan-time" it is the chosen word."""
     text = read_text(ksm / name)
-    return None if text is None else _chosen(text)
+    return None if text is None else chosen(text)
 
 
-def _chosen(text: str) -> str:
+def chosen(text: str) -> str:
+    """Of a choice like "none [scan-time]" the chosen word; of any other text all of it."""
     return next((word[1:-1] for word in text.split() if word.startswith("[")), text)
 
 
@@ -197,21 +199,24 @@ class HostSampler:
     The files stay open between samples: a sample costs a tenth of what opening them would.
     """
 
+    table = "counters"
+    """The recording's table that the samples are for."""
+
     def __init__(self, ksm: Path = KSM, vmstat: Path = VMSTAT, proc: Path = PROC) -> None:
         names = (*_SYSFS, *KNOBS_BY_NAME)
-        self._ksm = {name: fd for name in names if (fd := _open(ksm / name)) is not None}
-        self._vmstat = _open(vmstat)
+        self._ksm = {name: fd for name in names if (fd := open_file(ksm / name)) is not None}
+        self._vmstat = open_file(vmstat)
         daemon = ksmd_pid(proc)
-        self._ksmd = None if daemon is None else _KsmdClock(proc / str(daemon))
+        self._ksmd = None if daemon is None else ThreadClock(proc / str(daemon))
 
     def counters(self) -> dict[str, int]:
         """The counters that this kernel has, by name, ksmd_cpu_ns among them."""
         values = {}
         for name in _SYSFS:
-            text = _reread(self._ksm.get(name))
+            text = reread(self._ksm.get(name))
             if text is not None:
                 values[name] = int(text)
-        if (text := _reread(self._vmstat, 1 << 16)) is not None:
+        if (text := reread(self._vmstat, 1 << 16)) is not None:
             values |= parse_vmstat(text)
         if self._ksmd is not None and (cpu := self._ksmd.cpu_ns()) is not None:
             values["ksmd_cpu_ns"] = cpu
@@ -219,8 +224,8 @@ class HostSampler:
 
     def knobs(self) -> dict[str, str]:
         """The knobs that this kernel has."""
-        texts = ((name, _reread(self._ksm.get(name))) for name in KNOBS_BY_NAME)
-        return {name: _chosen(text) for name, text in texts if text is not None}
+        texts = ((name, reread(self._ksm.get(name))) for name in KNOBS_BY_NAME)
+        return {name: chosen(text) for name, text in texts if text is not None}
 
     def close(self) -> None:
         """Close the files."""
@@ -231,35 +236,39 @@ class HostSampler:
             self._ksmd.close()
 
 
-class _KsmdClock:
-    """CPU time of ksmd; to the nanosecond where the kernel keeps schedstats, else in ticks."""
+class ThreadClock:
+    """CPU time of a kernel thread; to the nanosecond where there are schedstats, else in ticks."""
 
-    def __init__(self, proc: Path) -> None:
-        self._schedstat = _open(proc / "schedstat")
-        self._stat = _open(proc / "stat")
+    def __init__(self, folder: Path) -> None:
+        self._schedstat = open_file(folder / "schedstat")
+        self._stat = open_file(folder / "stat")
 
     def cpu_ns(self) -> int | None:
-        if text := _reread(self._schedstat):
+        """Since boot; None once the thread is gone."""
+        if text := reread(self._schedstat):
             return int(text.split()[0])
-        if text := _reread(self._stat):
+        if text := reread(self._stat):
             user, system = text.rpartition(")")[2].split()[11:13]
             return (int(user) + int(system)) * 1_000_000_000 // os.sysconf("SC_CLK_TCK")
         return None
 
     def close(self) -> None:
+        """Close the files."""
         for fd in (self._schedstat, self._stat):
             if fd is not None:
                 os.close(fd)
 
 
-def _open(path: Path) -> int | None:
+def open_file(path: Path) -> int | None:
+    """A descriptor for `reread`; None if there is no such file, or it may not be read."""
     try:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
 
 
-def _reread(fd: int | None, most: int = 4096) -> str | None:
+def reread(fd: int | None, most: int = 4096) -> str | None:
+    """What an open kernel file holds now, without its last newline; None if it can't be read."""
     if fd is None:
         return None
     try:
@@ -296,10 +305,15 @@ def read_ksm_stat(tgid: int, proc: Path = PROC) -> dict[str, int] | None:
 
 def ksmd_pid(proc: Path = PROC) -> int | None:
     """The daemon's process id, or None if there is none to be seen."""
+    return thread_pid("ksmd", proc)
+
+
+def thread_pid(name: str, proc: Path = PROC) -> int | None:
+    """The process id of the kernel thread called so, or None if there is none to be seen."""
     for entry in proc.iterdir():
-        if not entry.name.isdecimal() or read_text(entry / "comm") != "ksmd":
+        if not entry.name.isdecimal() or read_text(entry / "comm") != name:
             continue
-        # A kernel thread has no command line; a program that calls itself ksmd does.
+        # A kernel thread has no command line; a program that calls itself so does.
         if read_text(entry / "cmdline") == "":
             return int(entry.name)
     return None

@@ -28,14 +28,14 @@ key is thrown away. It hides where things lie; it is no encryption. Command line
 with `--cmdlines`.
 
 `manifest.json` says how it was made: `format`, `kernel`, `kernel_build`, `machine`, `cpus`,
-`memory_bytes`, `page_bytes`, `rmap_item_bytes`, `backend` and why it was chosen, `fields_unknown`,
-`knobs` before and `knobs_set`, `clock` and `clock_end` (the same moments on the monotonic and the
-wall clock), `duration_s`, `events`, `lost`, `ended` (null: cut), `sealed`, `command` and its
-`command_status`, `notes`, and the rows of each table. A lab run's has `lab`: the `scenario`, and
-its `processes` by id. A copy without names (`ksmtrace export --share`) has `shared`. With
-`record --cow` there is `cow`, else null: `seen_by` (tracepoints), `obstacles` (what is not seen),
-`write_faults` that were looked at, `breaks` among them, `unchecked` ones, and `locations_left_out`
-of the table `code`.
+`memory_bytes`, `page_bytes`, `rmap_item_bytes`, `system` (`uksm` if it is of UKSM), `backend` and
+why it was chosen, `fields_unknown`, `knobs` before and `knobs_set`, `clock` and `clock_end` (the
+same moments on the monotonic and the wall clock), `duration_s`, `events`, `lost`, `ended` (null:
+cut), `sealed`, `command` and its `command_status`, `notes`, and the rows of each table. A lab run's
+has `lab`: the `scenario`, and its `processes` by id. A copy without names
+(`ksmtrace export --share`) has `shared`. With `record --cow` there is `cow`, else null: `seen_by`
+(tracepoints), `obstacles` (what is not seen), `write_faults` that were looked at, `breaks` among
+them, `unchecked` ones, and `locations_left_out` of the table `code`.
 
 A null is a thing not known, or not said by that kind of row; it is never a zero.
 """

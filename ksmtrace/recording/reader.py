@@ -21,6 +21,7 @@ _BATCH_ROWS = 1 << 17
 
 _MANIFEST_TYPES: dict[str, Any] = {
     "kernel": str,
+    "system": str | None,
     "backend": str,
     "backend_why": str,
     "clock.monotonic_ns": int,
@@ -55,6 +56,11 @@ def is_cut(manifest: dict[str, Any]) -> bool:
     """Whether the end is missing: the recorder was killed, or an imported text was cut."""
     ended = manifest.get("ended")
     return ended is None or ended.startswith("cut")
+
+
+def is_uksm(manifest: dict[str, Any]) -> bool:
+    """Whether UKSM's counters are what was recorded: then there are no events."""
+    return manifest.get("system") == "uksm"
 
 
 def _bad(message: str, hint: str | None = None) -> KsmtraceError:
@@ -127,6 +133,14 @@ class StoredRecording:
     def cut(self) -> bool:
         """See `is_cut`."""
         return is_cut(self.manifest)
+
+    def need_events(self) -> None:
+        """Raises KsmtraceError (bad recording) if it is one of UKSM's counters."""
+        if is_uksm(self.manifest):
+            raise _bad(
+                f"{self.path} is of a kernel with UKSM: it holds counters, and this needs events",
+                f"see: ksmtrace report {self.path}",
+            )
 
     def record_batches(
         self, name: str, columns: Sequence[str] | None = None

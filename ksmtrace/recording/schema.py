@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from ksmtrace.events.registry import KINDS, SLOTS
+from ksmtrace.kernel import uksm
 from ksmtrace.kernel.sysfs import COUNTERS, KNOBS
 
 FORMAT = 1
@@ -73,6 +74,12 @@ def _counter_columns() -> tuple[Column, ...]:
         for c in COUNTERS
     )
     knobs = tuple(Column(f"knob_{k.name}", "string", k.meaning) for k in KNOBS)
+    return counters + knobs
+
+
+def _uksm_columns() -> tuple[Column, ...]:
+    counters = tuple(Column(c.name, "int64", f"{c.meaning} ({c.unit})") for c in uksm.COUNTERS)
+    knobs = tuple(Column(f"knob_{k.name}", "string", k.meaning) for k in uksm.KNOBS)
     return counters + knobs
 
 
@@ -175,6 +182,12 @@ TABLES: Mapping[str, Table] = MappingProxyType(
                     Column("symbol", "string", "the kernel's function, if it may be known"),
                 ),
                 only_with="`record --cow`",
+            ),
+            Table(
+                "uksm",
+                "samples of UKSM's counters and knobs; then the table counters has no rows",
+                (_TS, Column("reason", "string", "start, interval or end"), *_uksm_columns()),
+                only_with="a kernel that has UKSM in KSM's place",
             ),
         )
     }

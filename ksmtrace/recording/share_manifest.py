@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ksmtrace.events.registry import KINDS, SLOTS
+from ksmtrace.kernel import uksm
 from ksmtrace.kernel.releases import UNKNOWN_KERNEL, version_of_host
 from ksmtrace.kernel.sysfs import KNOBS
 from ksmtrace.recording.schema import FORMAT
@@ -15,7 +16,7 @@ _NUMBERS = (
     "cpus", "page_bytes", "rmap_item_bytes", "ring_bytes", "events", "lost", "loss_known",
     "duration_s", "command_status",
 )  # fmt: skip
-_WORDS = ("ksmtrace", "machine", "backend", "pointers")
+_WORDS = ("ksmtrace", "machine", "system", "backend", "pointers")
 _SENTENCES = ("notes", "doubts")
 _COW_WORDS = ("seen_by", "obstacles")
 _COW_NUMBERS = ("write_faults", "breaks", "unchecked", "locations_left_out")
@@ -91,7 +92,7 @@ def _monotonic(clock: Any) -> dict[str, int | None] | None:
 
 
 def _knobs(knobs: Any) -> dict[str, str]:
-    known = {knob.name for knob in KNOBS}
+    known = {knob.name for knob in KNOBS} | {knob.name for knob in uksm.KNOBS}
     return {name: value for name, value in (knobs or {}).items() if name in known}
 
 

@@ -33,6 +33,7 @@ def check(
     (bad recording, or usage for a release).
     """
     recording = StoredRecording(path)
+    recording.need_events()
     if demand_prediction and not is_lab_run(recording) and not has_contents(recording):
         raise KsmtraceError(
             f"{path} holds no contents, so nothing can be predicted from it",

@@ -53,6 +53,7 @@ class Moment:
 
 def read_moment(recording: StoredRecording) -> Moment:
     """The contents of a snapshot. Raises KsmtraceError (bad recording) where it has none."""
+    recording.need_events()
     pages: dict[tuple[int, int], tuple[int | None, int]] = {}
     moments = set()
     for batch in recording.record_batches("contents"):

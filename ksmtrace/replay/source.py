@@ -36,13 +36,14 @@ class RecordingStream:
 
 
 class RecordingSource:
-    """Plays a recording's events. Raises KsmtraceError (exit code 4) if it is none."""
+    """Plays a recording's events. Raises KsmtraceError (exit code 4) if it is none, or has none."""
 
     name: ClassVar[str] = "recording"
     summary: ClassVar[str] = "a recording made before"
 
     def __init__(self, path: Path | str) -> None:
         self.recording = StoredRecording(path)
+        self.recording.need_events()
         self.fields_unknown = tuple(self.recording.manifest["fields_unknown"])
 
     def check(self) -> list[Obstacle]:

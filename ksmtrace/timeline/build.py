@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
 
 def timeline_of(recording: StoredRecording) -> Timeline:
-    """The timeline of a recording."""
+    """The timeline of a recording. Raises KsmtraceError (bad recording) for one without events."""
+    recording.need_events()
     return Timeline(recording, stream_of(recording, _columns(recording)))
 
 

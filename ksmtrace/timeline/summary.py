@@ -142,8 +142,7 @@ class Summary:
     @property
     def ksmd_cpu_s(self) -> float | None:
         """Ksmd's CPU time between the first and the last sample."""
-        first, last = (c.get("ksmd_cpu_ns") for c in (self.counters_first, self.counters_last))
-        return (last - first) / 1e9 if first is not None and last is not None else None
+        return seconds_grown(self.counters_first, self.counters_last, "ksmd_cpu_ns")
 
     @property
     def ksmd_percent_of_one_core(self) -> float | None:
@@ -196,6 +195,12 @@ class Summary:
             "only_pids": self.manifest.get("only_pids"),
             "notes": self.notes,
         }
+
+
+def seconds_grown(first: Counters, last: Counters, name: str) -> float | None:
+    """By how much a counter of ns grew; None if either sample lacks it."""
+    before, after = first.get(name), last.get(name)
+    return (after - before) / 1e9 if before is not None and after is not None else None
 
 
 def summarise(timeline: Timeline) -> Summary:

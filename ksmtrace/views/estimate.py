@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ksmtrace.amounts import UNKNOWN, count, seconds, size
 from ksmtrace.inspect.estimate.answer import Answer
-from ksmtrace.inspect.estimate.cost import NS_OF_VISIT, Cost
+from ksmtrace.inspect.estimate.cost import Cost
 from ksmtrace.inspect.estimate.sample import Tally
 from ksmtrace.inspect.estimate.savings import ProcessSavings, RegionSavings, Savings
 from ksmtrace.views.text import name, named_table
@@ -214,7 +214,7 @@ def estimate_as_dict(answer: Answer) -> dict[str, Any]:
             "ksmd_cpu_percent_of_one_core": cost.cpu_percent,
             "pages_to_scan": cost.pace.pages_to_scan,
             "sleep_millisecs": cost.pace.sleep_millisecs,
-            "visit_ns": NS_OF_VISIT,
+            "visit_ns": dict(cost.visit_ns),
         },
         "processes": [_process(process, page) for process in savings.processes],
         "missing": {str(tgid): why for tgid, why in answer.missing.items()},

@@ -17,7 +17,7 @@ from ksmtrace.processes.identity import clean
 from ksmtrace.timeline.breaks import BreakTables
 from ksmtrace.timeline.summary import Counters, Scan, Summary
 from ksmtrace.views.breaks import render_breaks
-from ksmtrace.views.text import errno_name, name, named_table
+from ksmtrace.views.text import Head, errno_name, name, named_table
 
 _MOST_SCANS = 12
 _MOST_PROCESSES = 15
@@ -63,24 +63,13 @@ def _table(title: str, *columns: str, left: int = 1) -> Table:
 
 def _head(summary: Summary) -> RenderableType:
     manifest = summary.manifest
-    lines = Table.grid(padding=(0, 2))
-    lines.add_column(style="bold")
-    lines.add_column()
-
-    def line(topic: str, *parts: str | tuple[str, str]) -> None:
-        # A manifest may come from anywhere: its words are shown, never interpreted.
-        harmless = [clean(p) if isinstance(p, str) else (clean(p[0]), p[1]) for p in parts]
-        lines.add_row(topic, Text.assemble(*harmless))
-
-    line(
-        "host",
-        f"Linux {manifest.get('kernel')}, {_cpus(manifest.get('cpus'))},"
-        f" {size(manifest.get('memory_bytes'))}",
-    )
+    head = Head()
+    line = head.line
+    line("host", host_words(manifest))
     line("backend", f"{manifest.get('backend')}: {manifest.get('backend_why')}")
-    for topic, words in _what_ran(manifest):
+    for topic, words in what_ran(manifest):
         line(topic, words)
-    line("lasted", f"{seconds(summary.duration_s)}, ", _ended(summary))
+    line("lasted", f"{seconds(summary.duration_s)}, ", ended_words(summary.ended, manifest))
     if summary.saved_pages_peak is not None and summary.saved_pages_last is not None:
         peak = summary.saved_pages_peak * summary.page_bytes
         last = summary.saved_pages_last * summary.page_bytes
@@ -105,14 +94,20 @@ def _head(summary: Summary) -> RenderableType:
         )
     if manifest.get("only_pids"):
         line("only", f"process {', '.join(map(str, manifest['only_pids']))} (--pid)")
-    return Group(lines, "")
+    return Group(head.table, "")
+
+
+def host_words(manifest: Mapping[str, Any]) -> str:
+    """Which machine it was."""
+    machine = f"{_cpus(manifest.get('cpus'))}, {size(manifest.get('memory_bytes'))}"
+    return f"Linux {manifest.get('kernel')}, {machine}"
 
 
 def _cpus(number: int | None) -> str:
     return f"{count(number)} CPU{'' if number == 1 else 's'}"
 
 
-def _what_ran(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def what_ran(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The command, or the scenario of the lab."""
     if manifest.get("command"):
         status = manifest.get("command_status")
@@ -134,13 +129,14 @@ def _scenario_title(lab: Any) -> str | None:
     return title if isinstance(title, str) else None
 
 
-def _ended(summary: Summary) -> str | tuple[str, str]:
-    if summary.ended == "cut":
-        _, _, where = str(summary.manifest.get("ended") or "").partition(": ")
+def ended_words(ended: str, manifest: Mapping[str, Any]) -> str | tuple[str, str]:
+    """How a recording ended, perhaps with a style. ended: cut, or as the manifest has it."""
+    if ended == "cut":
+        _, _, where = str(manifest.get("ended") or "").partition(": ")
         return f"CUT: {where or 'the recorder was killed'}", "bold red"
-    if summary.ended.startswith("error"):
-        return f"ended by an {summary.ended}", "bold red"
-    return f"ended by {summary.ended}"
+    if ended.startswith("error"):
+        return f"ended by an {ended}", "bold red"
+    return f"ended by {ended}"
 
 
 def _totals(summary: Summary) -> RenderableType:

@@ -24,6 +24,21 @@ def named_table(title: str, *, collapse_padding: bool = False) -> Table:
     )
 
 
+class Head:
+    """The lines of a topic and words at the top of a report. table: what to print."""
+
+    def __init__(self) -> None:
+        self.table = Table.grid(padding=(0, 2))
+        self.table.add_column(style="bold")
+        self.table.add_column()
+
+    def line(self, topic: str, *parts: str | tuple[str, str]) -> None:
+        """Add one. parts: words, perhaps each with a style."""
+        # A manifest may come from anywhere: its words are shown, never interpreted.
+        harmless = [clean(p) if isinstance(p, str) else (clean(p[0]), p[1]) for p in parts]
+        self.table.add_row(topic, Text.assemble(*harmless))
+
+
 def name(text: str | None) -> Text:
     """A process's own words: shown, never interpreted."""
     return Text(UNKNOWN if text is None else clean(text), no_wrap=True, overflow="ellipsis")

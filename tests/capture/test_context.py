@@ -63,6 +63,8 @@ class Host:
 
 
 class Sampler:
+    table = "counters"
+
     def counters(self) -> dict[str, int]:
         return {"pages_shared": 101}
 

@@ -21,8 +21,9 @@ from support.recordings import BEGIN, SECOND, change_manifest, host_sample, make
 from ksmtrace.inspect.advise.answer import answer
 from ksmtrace.inspect.advise.domains import shared_by
 from ksmtrace.inspect.advise.facts import Series
-from ksmtrace.inspect.advise.from_host import meminfo, scans_in, watch
+from ksmtrace.inspect.advise.from_host import scans_in, watch
 from ksmtrace.inspect.advise.from_recording import facts_of_recording
+from ksmtrace.kernel.host import meminfo
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.views.advise import render_answer
 from tests.cli.test_hard_recordings import HARD

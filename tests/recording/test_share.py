@@ -34,7 +34,7 @@ from ksmtrace.replay.check import check
 DEMO = Path(__file__).parents[2] / "recordings/demo.ksm"
 _WORDS = {
     ("counters", "reason"), ("identities", "what"), ("regions", "permissions"),
-    ("census", "reason"), ("contents", "phase"),
+    ("census", "reason"), ("contents", "phase"), ("uksm", "reason"),
 }  # fmt: skip
 """Columns whose strings are the kernel's or ksmtrace's own words; knobs' values are, too."""
 

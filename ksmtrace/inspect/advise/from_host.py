@@ -52,7 +52,7 @@ def facts_of_host(
         tell("looking who shares with whom")
         mergeable_bytes = _mergeable_bytes(processes, proc)
         shared = _shared(processes, proc, unknown)
-    memory = meminfo(host.read_text(proc / "meminfo") or "")
+    memory = host.meminfo(host.read_text(proc / "meminfo") or "")
     scan_s, scans = scans_in(series)
     return Facts(
         source="this host",
@@ -110,12 +110,6 @@ def scans_in(series: Series) -> tuple[float | None, int]:
     first, last = ends[0], ends[-1]
     seconds = float(series.at_s[last] - series.at_s[first]) / float(scans[last] - scans[first])
     return seconds, seen
-
-
-def meminfo(text: str) -> dict[str, int]:
-    """The sizes in /proc/meminfo, in bytes."""
-    lines = re.findall(r"^(\w+):\s+(\d{1,15}) kB$", text, re.MULTILINE)
-    return {name: int(number) * 1024 for name, number in lines}
 
 
 def _nodes() -> int | None:

@@ -11,7 +11,8 @@ from ksmtrace.inspect.estimate.read import HowToRead, Progress, read_memory
 from ksmtrace.inspect.estimate.sample import MemorySample, Tally
 from ksmtrace.inspect.estimate.savings import Savings, Terms, reckon
 from ksmtrace.kernel.btf import rmap_item_bytes
-from ksmtrace.kernel.host import PAGE_BYTES
+from ksmtrace.kernel.costs import host_costs
+from ksmtrace.kernel.host import PAGE_BYTES, has_uksm
 from ksmtrace.kernel.knobs import in_order
 from ksmtrace.kernel.releases import running_profile
 from ksmtrace.kernel.sysfs import KNOBS_BY_NAME, HostSampler
@@ -85,11 +86,12 @@ def estimate(
         candidates=savings.candidates,
         merging=savings.saved - savings.placed_zero + savings.ksm_pages + savings.split_off,
         leaving=min(leaving, savings.zero),
+        ksm_pages=savings.ksm_pages,
     )
     merging = [p.ksm_merging_pages for p in sample.processes if p.trouble is None]
     answer = Answer(
         savings=savings,
-        cost=cost(pages, pace_of(settings)),
+        cost=cost(pages, pace_of(settings), host_costs().costs),
         tally=sample.tally(),
         merged_now=None if any(m is None for m in merging) else sum(m or 0 for m in merging),
         fraction=sample.fraction,
@@ -137,6 +139,11 @@ def _notes(
     sample: MemorySample, missing: dict[int, str], settings: dict[str, str], item_bytes: int | None
 ) -> list[str]:
     notes = []
+    if has_uksm():
+        notes.append(
+            "this kernel has UKSM in place of KSM: reckoned as KSM of its release would do it, with"
+            " KSM's defaults; UKSM merges such pages without their being registered"
+        )
     some = list(missing.items())
     notes += [f"process {tgid} {why}" for tgid, why in some[:5]]
     if len(some) > 5:

@@ -25,9 +25,9 @@ from ksmtrace.inspect.why.host import (
 )
 from ksmtrace.inspect.why.page import look_at_page, tell_contents
 from ksmtrace.inspect.why.regions import UNMERGED, look_at
-from ksmtrace.kernel.host import PAGE_BYTES, capabilities
+from ksmtrace.kernel.host import PAGE_BYTES, capabilities, ksm_obstacles
 from ksmtrace.kernel.nodes import spans_of_nodes
-from ksmtrace.kernel.sysfs import KSM, PROC, read_ksm_stat
+from ksmtrace.kernel.sysfs import PROC, read_ksm_stat
 from ksmtrace.processes.identity import Identity, identify, leader_of, stands_as
 from ksmtrace.processes.page_tables import ksm_flag_tells
 from ksmtrace.processes.regions import Region, all_regions
@@ -74,12 +74,8 @@ def ask(
 
     Raises KsmtraceError: no KSM here, no such process or region, no permission.
     """
-    if not KSM.is_dir():
-        raise KsmtraceError(
-            "this kernel has no KSM (/sys/kernel/mm/ksm is missing)",
-            "boot a kernel built with CONFIG_KSM=y",
-            Exit.HOST_CANNOT,
-        )
+    if obstacles := ksm_obstacles():
+        raise KsmtraceError(obstacles[0].what, obstacles[0].remedy, Exit.HOST_CANNOT)
     facts = host_facts()
     identity = _identity(question.tgid)
     if identity is None:

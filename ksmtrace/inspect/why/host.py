@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from ksmtrace.inspect.estimate.cost import Pages, cost, pace_of
 from ksmtrace.inspect.why.answer import Found
 from ksmtrace.inspect.why.causes import CAUSES
+from ksmtrace.kernel.costs import host_costs
 from ksmtrace.kernel.host import kernel_release, read_text
 from ksmtrace.kernel.releases import merge_any_at_exec
 from ksmtrace.kernel.sysfs import PROC, HostSampler
@@ -45,7 +46,7 @@ class HostFacts:
         """Until ksmd has been twice at so many pages, by its settings; None: never."""
         if self.knobs.get("run") != "1":
             return None
-        return cost(Pages(pages, 0), pace_of(dict(self.knobs))).seconds
+        return cost(Pages(pages, 0), pace_of(dict(self.knobs)), host_costs().costs).seconds
 
 
 def _read() -> tuple[dict[str, int], dict[str, str]]:
