@@ -9,14 +9,16 @@ from ksmtrace.kernel.releases import Profile
 from ksmtrace.kernel.stepper import ALL_PAGES
 from ksmtrace.kernel.sysfs import KNOBS_BY_NAME
 from ksmtrace.lab import operations as op
+from ksmtrace.lab.fast_domain import check_fast
 from ksmtrace.lab.notation import Teller
 from ksmtrace.lab.performance import Moment, Observation, Performance, Watch
 from ksmtrace.lab.plan import Plan, PlannedStep
 from ksmtrace.lab.scenario import ScenarioError
 from ksmtrace.model.clock import Clock
 from ksmtrace.model.content import PAGE_SIZE, ZERO
-from ksmtrace.model.ksm import KnobRefused, KsmScanner
-from ksmtrace.model.memory import HUGE_PAGES, Frame, Memory, MemoryFault, Mm
+from ksmtrace.model.engines import Engine, model_of
+from ksmtrace.model.ksm import KnobRefused
+from ksmtrace.model.memory import HUGE_PAGES, Frame, MemoryFault, Mm
 
 _HUGE = HUGE_PAGES * PAGE_SIZE
 _FIRST_TGID = 1001
@@ -48,17 +50,22 @@ class ModelStage:
         on: str,
         check_invariants: bool = False,
         visits: bool = False,
+        count_work: bool = False,
+        engine: Engine = "readable",
     ) -> None:
         self._plan = plan
+        self.engine = engine
         self.clock = _Clock(visit_ns=VISIT_NS)
-        self.memory = Memory()
-        self.scanner = KsmScanner(
-            self.memory,
-            kernel=profile,
-            clock=self.clock,
+        if engine == "fast":
+            check_fast(plan)
+        self.memory, self.scanner = model_of(
+            profile,
+            self.clock,
+            engine,
             check_invariants=check_invariants,
             log_visits=visits,
             log_item_lives=True,
+            count_work=count_work,
         )
         self.performance = Performance(on, profile)
         self._mms: dict[str, Mm] = {}
@@ -134,6 +141,8 @@ class ModelStage:
             )
 
     def _visits(self) -> tuple[tuple[str, str], ...]:
+        if self.engine == "fast":
+            return ()
         return tuple(
             (self._plan.name_of(self._names[visit.mm], visit.address), "; ".join(visit.steps))
             for visit in self.scanner.take_visits()

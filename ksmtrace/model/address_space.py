@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
+from itertools import count, pairwise
 from typing import Literal
 
 from ksmtrace.model.content import PAGE_SIZE
@@ -16,6 +16,14 @@ from ksmtrace.model.content import PAGE_SIZE
 Protection = Literal["write", "read", "none"]
 Home = tuple[int, int]
 """Where a page belongs by the kernel's reckoning: (anon_vma root, address when first mapped)."""
+
+
+_SERIALS = count(1)
+
+
+def next_serial() -> int:
+    """A number that no region has had yet."""
+    return next(_SERIALS)
 
 
 class HugePage:
@@ -81,7 +89,8 @@ class Vma:
     """A region, start to end (bytes). compatible: whether KSM may ever have it.
 
     nid: the NUMA node that its policy takes new pages from. root: its family by fork, None until
-    anything was written; moved: how far mremap has moved it since.
+    anything was written; moved: how far mremap has moved it since. serial: tells it from every
+    other region that ever was; one that grows, shrinks, is split, moved or forked is another.
     """
 
     start: int
@@ -92,10 +101,17 @@ class Vma:
     nid: int = 0
     root: int | None = None
     moved: int = 0
+    serial: int = field(default_factory=next_serial, compare=False)
 
     def part(self, start: int, end: int) -> Vma:
-        """A piece of it, or its copy for a child."""
-        return replace(self, start=start, end=end)
+        """A piece of it, or with other borders; with the same ones it is the same region."""
+        same = start == self.start and end == self.end
+        serial = self.serial if same else next_serial()
+        return replace(self, start=start, end=end, serial=serial)
+
+    def copy(self) -> Vma:
+        """The same in a child."""
+        return replace(self, serial=next_serial())
 
 
 class Mm:
@@ -164,6 +180,15 @@ class Mm:
     def swapped_in(self, start: int, end: int) -> list[int]:
         """Swapped-out addresses in a range, ascending."""
         return sorted(a for a in self.swapped if start <= a < end) if self.swapped else []
+
+    def share_pages_of(self, parent: Mm) -> None:
+        """Map all that a parent maps, as fork does."""
+        self.pages = dict(parent.pages)
+        self.clean = set(parent.clean)
+        self.ksm_zero = set(parent.ksm_zero)
+        for frame in self.pages.values():
+            frame.mapcount += 1
+            frame.exclusive = False
 
     def addresses_changed(self) -> None:
         """To be called after an address was added to or taken from `pages`."""

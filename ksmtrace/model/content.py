@@ -16,6 +16,7 @@ PAGE_SIZE = 4096
 ZERO = b""
 
 _U32 = 0xFFFFFFFF
+_WORD = 8
 _JHASH_INITIAL = 0xDEADBEEF
 _JHASH_INITVAL = 17
 
@@ -37,6 +38,28 @@ def overwritten(content: bytes, offset: int, data: bytes) -> bytes:
     page = bytearray(page_of(content))
     page[offset : offset + len(data)] = data
     return content_of(bytes(page))
+
+
+def compared_bytes(one: bytes, other: bytes) -> int:
+    """How much of two pages memcmp() reads: whole words up to the first that differs."""
+    if one[:_WORD].ljust(_WORD, b"\0") != other[:_WORD].ljust(_WORD, b"\0"):
+        return _WORD
+    if one == other:
+        return PAGE_SIZE
+    short, long = sorted((one, other), key=len)
+    if long.startswith(short):
+        # What the shorter one lacks are zeros.
+        rest = long[len(short) :]
+        same = len(long) - len(rest.lstrip(b"\0"))
+    else:
+        same, differ = 0, len(short)
+        while differ - same > 1:
+            middle = (same + differ) // 2
+            if one[same:middle] == other[same:middle]:
+                same = middle
+            else:
+                differ = middle
+    return same // _WORD * _WORD + _WORD
 
 
 def xxhash_checksum(content: bytes) -> int:

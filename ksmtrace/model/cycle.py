@@ -6,15 +6,14 @@ docs/model.md#cycle tells the same in words.
 from __future__ import annotations
 
 from ksmtrace.events.registry import KSM_START_SCAN, KSM_STOP_SCAN
-from ksmtrace.kernel.advisor import AdvisorKnobs, AdvisorState, decide
 from ksmtrace.model import smart_scan
+from ksmtrace.model.advising import Advising
 from ksmtrace.model.branches import Branch
 from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.memory import Frame, Mm
 from ksmtrace.model.state import State
 from ksmtrace.model.structures import MmSlot, RmapItem
 from ksmtrace.model.visit import Visit
-from ksmtrace.model.visit_log import LoggedVisit
 
 
 class Cycle:
@@ -32,8 +31,7 @@ class Cycle:
         self.address = 0
         self._passed: RmapItem | None = None
         self._next_item = 1
-        self._advisor = AdvisorState()
-        self._scan_start = 0
+        self.advising = Advising(state)
 
     # Who is on the list.
 
@@ -144,6 +142,7 @@ class Cycle:
                     address = vma.end if present is None else min(present, vma.end)
                     continue
                 if page is zero_frame:
+                    self.visit.pass_zero_page()
                     address += PAGE_SIZE
                     continue
                 item = self._item_for(slot, mm, address)
@@ -164,9 +163,7 @@ class Cycle:
             reached[Branch.SMART_SKIP_LEFT_KSM_PAGE] += 1
         elif item.tree is not None:
             reached[Branch.SMART_SKIP_LEFT_TREE] += 1
-        if isinstance(self.visit, LoggedVisit):
-            self.visit.skipped(item)
-        self.visit.remove_from_trees(item)
+        self.visit.skip(item)
 
     def _item_for(self, slot: MmSlot, mm: Mm, address: int) -> RmapItem:
         """The address's rmap_item, found or made; those passed over have lost their pages."""
@@ -218,7 +215,7 @@ class Cycle:
 
     def _start(self) -> None:
         state = self._state
-        self._scan_start = state.clock.now_ns if self._advises() else self._scan_start
+        self.advising.scan_starts()
         state.stream.scan(KSM_START_SCAN, state.seqnr, state.rmap_items)
         if not state.settings.merge_across_nodes:
             self.visit.stable.prune_migrating()
@@ -230,40 +227,15 @@ class Cycle:
     def _stop(self) -> None:
         state = self._state
         state.clock.scan_ends()
-        if self._advises():
-            self._ask_the_advisor()
+        self.advising.scan_ends()
         state.stream.scan(KSM_STOP_SCAN, state.seqnr, state.rmap_items)
         state.seqnr += 1
 
-    # The advisor.
-
-    def _advises(self) -> bool:
-        return self._state.settings.advisor_mode == "scan-time"
-
-    def restart_advisor(self) -> None:
-        """The mode was switched on: forget everything; the scan under way began at boot."""
-        self._advisor = AdvisorState()
-        self._scan_start = 0
-
-    def _ask_the_advisor(self) -> None:
-        state = self._state
-        settings = state.settings
-        decision = decide(
-            self._advisor,
-            AdvisorKnobs(
-                settings.advisor_max_cpu,
-                settings.advisor_max_pages_to_scan,
-                settings.advisor_target_scan_time,
-            ),
-            pages_to_scan=settings.pages_to_scan,
-            scan_ns=state.clock.now_ns - self._scan_start,
-            ksmd_cpu_ns=state.clock.ksmd_cpu_ns,
-        )
-        self._advisor = decision.state
-        settings.pages_to_scan = decision.pages_to_scan
-        state.stream.advisor(decision.scan_time, decision.pages_to_scan, decision.cpu_percent)
-
     # run=2.
+
+    def sweep(self) -> bool:
+        """Remove every stable node; False if one is still mapped."""
+        return self.visit.stable.sweep()
 
     def unmerge_everything(self) -> None:
         """Unshare all, free all rmap_items, remove all stable nodes (run=2)."""
@@ -282,5 +254,5 @@ class Cycle:
         self.address = 0
         self._passed = None
         if state.behaviour.run_2_sweeps:
-            self.visit.stable.sweep()
+            self.sweep()
         state.seqnr = 0

@@ -14,6 +14,7 @@ from ksmtrace.kernel.sysfs import COUNTERS, KNOBS, KNOBS_BY_NAME
 from ksmtrace.model.branches import Branch
 from ksmtrace.model.clock import Clock
 from ksmtrace.model.content import PAGE_SIZE
+from ksmtrace.model.counting import CountedVisit
 from ksmtrace.model.cycle import Cycle
 from ksmtrace.model.invariants import assert_invariants
 from ksmtrace.model.memory import Memory, Mm
@@ -21,6 +22,7 @@ from ksmtrace.model.state import State
 from ksmtrace.model.stream import ModelStream
 from ksmtrace.model.visit import Visit
 from ksmtrace.model.visit_log import LoggedVisit, VisitRecord
+from ksmtrace.model.work import Work
 
 _U32 = 0xFFFFFFFF
 _BYTES_OF_RMAP_ITEM = 64
@@ -47,8 +49,8 @@ class KsmScanner:
     kernel: a release ("6.12", "6.12.117", "2011", "6.12+fork_counters"). knobs: values by their
     name in sysfs. clock: the time it lives in. check_invariants: assert what must hold after every
     batch. log_visits: keep a record of every page visit, for `take_visits`. log_item_lives: keep
-    `item_lives`. Raises KsmtraceError (usage) for an unknown kernel or knob, KnobRefused for a bad
-    value.
+    `item_lives`. count_work: keep `work`, which takes a third more time; not with log_visits.
+    Raises KsmtraceError (usage) for an unknown kernel or knob, KnobRefused for a bad value.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class KsmScanner:
         check_invariants: bool = False,
         log_visits: bool = False,
         log_item_lives: bool = False,
+        count_work: bool = False,
     ) -> None:
         self.profile = kernel if isinstance(kernel, Profile) else profile(kernel)
         self.behaviour: Behaviour = self.profile.behaviour
@@ -69,9 +72,8 @@ class KsmScanner:
         self._state = State(memory, self.behaviour, self.clock, ModelStream(self.clock))
         if log_item_lives:
             self._state.item_lives = {}
-        visit = LoggedVisit(self._state) if log_visits else Visit(self._state)
-        if isinstance(visit, LoggedVisit):
-            visit.begin_log()
+        self._work = Work() if count_work else None
+        visit = _visit_of(self._state, self._work, log_visits=log_visits)
         self._cycle = Cycle(self._state, visit)
         self._check_invariants = check_invariants
         memory.ksm = self
@@ -79,6 +81,8 @@ class KsmScanner:
             self.set_knob(name, value)
 
     # What memory tells KSM.
+
+    takes_all = False
 
     @property
     def ksm_zero_pages(self) -> int:
@@ -96,6 +100,12 @@ class KsmScanner:
     def exit(self, mm: Mm) -> None:
         """See `Ksm.exit`."""
         self._cycle.exit(mm)
+
+    def copied(self, mm: Mm, address: int) -> None:
+        """See `Ksm.copied`: ksmd learns of it when it comes by."""
+
+    def unmergeable(self, mm: Mm, start: int, end: int) -> None:
+        """See `Ksm.unmergeable`: memory does it for KSM."""
 
     # What ksmd does.
 
@@ -127,6 +137,8 @@ class KsmScanner:
     def do_batch(self, pages: int) -> None:
         """As `batch`; the events stay to be taken."""
         self._state.settings.run = 1
+        if self._work is not None:
+            self._work.wakeups += 1
         self._cycle.batch(pages)
         if self._check_invariants:
             assert_invariants(self._state, self._cycle)
@@ -197,6 +209,13 @@ class KsmScanner:
         return self._state.reached
 
     @property
+    def work(self) -> Work:
+        """What was done so far, counted. Raises ValueError unless that was asked for."""
+        if self._work is None:
+            raise ValueError("work is counted with count_work=True only")
+        return self._work
+
+    @property
     def item_lives(self) -> Mapping[int, Sequence[int]]:
         """By rmap_item: the number of events before it was made, and before it was freed if it was.
 
@@ -245,7 +264,7 @@ class KsmScanner:
         setattr(settings, name, number)
 
     def _nothing_merged(self) -> bool:
-        return not self._state.pages_shared and self._cycle.visit.stable.sweep()
+        return not self._state.pages_shared and self._cycle.sweep()
 
     def _set_run(self, value: int) -> None:
         settings = self._state.settings
@@ -266,7 +285,19 @@ class KsmScanner:
             settings.pages_to_scan = INITIAL_PAGES_WITHOUT
         else:
             settings.pages_to_scan = settings.advisor_min_pages_to_scan
-            self._cycle.restart_advisor()
+            self._cycle.advising.restart()
+
+
+def _visit_of(state: State, work: Work | None, *, log_visits: bool) -> Visit:
+    if log_visits and work is not None:
+        raise ValueError("visits are either logged or counted")
+    if work is not None:
+        return CountedVisit(state, work)
+    if not log_visits:
+        return Visit(state)
+    logged = LoggedVisit(state)
+    logged.begin_log()
+    return logged
 
 
 def _number(name: str, text: str) -> int:

@@ -11,7 +11,16 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from ksmtrace.kernel.releases import Behaviour
-from ksmtrace.model.address_space import Frame, Home, HugePage, Mm, Protection, SwapSlot, Vma
+from ksmtrace.model.address_space import (
+    Frame,
+    Home,
+    HugePage,
+    Mm,
+    Protection,
+    SwapSlot,
+    Vma,
+    next_serial,
+)
 from ksmtrace.model.content import PAGE_SIZE, ZERO, content_of, overwritten
 from ksmtrace.model.swap import CannotSwapOut, Swap, is_movable
 
@@ -32,6 +41,8 @@ class Ksm(Protocol):
     """What memory tells KSM (include/linux/ksm.h)."""
 
     behaviour: Behaviour
+    takes_all: bool
+    """Whether every compatible region is its own, unasked (UKSM); then opting in does nothing."""
     ksm_zero_pages: int
     """Pages that ksmd mapped to the zero page, as sysfs counts them."""
 
@@ -41,6 +52,14 @@ class Ksm(Protocol):
 
     def exit(self, mm: Mm) -> None:
         """An address space has lost its last user."""
+        ...
+
+    def copied(self, mm: Mm, address: int) -> None:
+        """A write copies a KSM page, or a zero page that the scanner placed."""
+        ...
+
+    def unmergeable(self, mm: Mm, start: int, end: int) -> None:
+        """MADV_UNMERGEABLE, where `takes_all`."""
         ...
 
 
@@ -62,7 +81,7 @@ class Memory:
 
     def spawn(self, tgid: int) -> Mm:
         """A process with an empty address space."""
-        mm = Mm(self._next_mm, tgid)
+        mm = self._new_mm(self._next_mm, tgid)
         self._next_mm += 1
         self.mms.append(mm)
         return mm
@@ -81,6 +100,19 @@ class Memory:
             vma.mergeable = True
             if not mm.mergeable and self._knows("keeps_merge_any"):
                 self._enter(mm)
+
+    def extend(self, mm: Mm, address: int, pages: int) -> None:
+        """Let the region at `address` grow at its end (brk, mremap in place).
+
+        Raises MemoryFault if there is no region, or no room.
+        """
+        vma = mm.vma_at(address)
+        if vma is None or pages < 1:
+            raise MemoryFault(f"nothing can grow at {address:#x}")
+        end = vma.end + pages * PAGE_SIZE
+        if any(mm.vmas_in(vma.end, end)):
+            raise MemoryFault(f"there is something mapped at {vma.end:#x} already")
+        mm.set_vmas([each.part(each.start, end) if each is vma else each for each in mm.vmas])
 
     def place(self, mm: Mm, start: int, end: int, nid: int) -> None:
         """Mbind: pages made in the range from now on come from NUMA node `nid`."""
@@ -113,6 +145,8 @@ class Memory:
             self.swap.bring_back(mm, address)
         frame = mm.pages.get(address)
         if frame is None or frame is self.zero_frame:
+            if address in mm.ksm_zero and self.ksm is not None:
+                self.ksm.copied(mm, address)
             self.unmap_page(mm, address)
             self.map_frame(mm, address, self._first_frame_at(mm, address, content))
             mm.addresses_changed()
@@ -171,7 +205,7 @@ class Memory:
             raise MemoryFault(f"there is something mapped at {target:#x} already")
         moving = mm.split_vmas(start, end)
         for vma in moving:
-            if vma.mergeable:
+            if vma.mergeable or self._takes_all:
                 self.unshare(mm, vma.start, vma.end)
         shift = target - start
         mm.set_vmas([vma for vma in mm.vmas if vma not in moving])
@@ -181,6 +215,7 @@ class Memory:
                 start=v.start + shift,
                 end=v.end + shift,
                 moved=0 if v.root is None else v.moved + shift,
+                serial=next_serial(),
             )
             for v in moving
         ]
@@ -199,15 +234,10 @@ class Memory:
         """Fork: every page is shared, and the child registers if the parent is registered."""
         child = self.spawn(tgid)
         child.parent = mm
-        child.set_vmas([vma.part(vma.start, vma.end) for vma in mm.vmas])
+        child.set_vmas([vma.copy() for vma in mm.vmas])
         self.swap.fork(mm, child)
-        child.pages = dict(mm.pages)
-        child.clean = set(mm.clean)
-        child.ksm_zero = set(mm.ksm_zero)
+        child.share_pages_of(mm)
         child.merge_any = mm.merge_any
-        for frame in child.pages.values():
-            frame.mapcount += 1
-            frame.exclusive = False
         child.ksm_zero_pages = mm.ksm_zero_pages
         if self.ksm is not None:
             if self.ksm.behaviour.fork_counters == "inherited":
@@ -245,6 +275,8 @@ class Memory:
 
     def madvise_mergeable(self, mm: Mm, start: int, end: int) -> None:
         """MADV_MERGEABLE."""
+        if self._takes_all:
+            return
         for vma in mm.split_vmas(start, end):
             if vma.compatible and not vma.mergeable:
                 self._enter(mm)
@@ -252,6 +284,9 @@ class Memory:
 
     def madvise_unmergeable(self, mm: Mm, start: int, end: int) -> None:
         """MADV_UNMERGEABLE: unshare what is merged, then keep ksmd away."""
+        if self.ksm is not None and self.ksm.takes_all:
+            self.ksm.unmergeable(mm, start, end)
+            return
         for vma in mm.split_vmas(start, end):
             if vma.mergeable:
                 self.unshare(mm, vma.start, vma.end)
@@ -261,7 +296,7 @@ class Memory:
         """PR_SET_MEMORY_MERGE. Raises MemoryFault on kernels without it."""
         if self.ksm is not None and self.ksm.behaviour.merge_any == "absent":
             raise MemoryFault("this kernel has no PR_SET_MEMORY_MERGE: it came with Linux 6.4")
-        if on == mm.merge_any:
+        if on == mm.merge_any or self._takes_all:
             return
         if on:
             self._enter(mm)
@@ -314,6 +349,31 @@ class Memory:
                     each.pfn = self._next_pfn
 
     # What the kernel does for them, and for ksmd.
+
+    def _new_mm(self, number: int, tgid: int) -> Mm:
+        return Mm(number, tgid)
+
+    @property
+    def _takes_all(self) -> bool:
+        return self.ksm is not None and self.ksm.takes_all
+
+    def saved_pages(self) -> int:
+        """Pages mapped beyond the frames that hold them, those shared by fork included.
+
+        Of the zero page's mappings those count that the scanner placed.
+        """
+        mapped = placed = 0
+        frames: set[Frame] = set()
+        for mm in self.mms:
+            mapped += len(mm.pages)
+            placed += len(mm.ksm_zero)
+            frames.update(mm.pages.values())
+        if self.zero_frame in frames:
+            frames.remove(self.zero_frame)
+            mapped -= sum(
+                frame is self.zero_frame for mm in self.mms for frame in mm.pages.values()
+            )
+        return mapped + placed - len(frames)
 
     def _is_out_of_sight(self, mm: Mm, address: int) -> bool:
         """Whether follow_page() doesn't find the page, being PROT_NONE (6.1 to 6.4)."""
@@ -399,6 +459,7 @@ class Memory:
             frame.node = None
             frame.exclusive = True
             return frame
+        self.ksm.copied(mm, address)
         return self._copy(mm, address, frame)
 
     def _copy(self, mm: Mm, address: int, frame: Frame) -> Frame:

@@ -28,6 +28,13 @@ class _Walk(Enum):
     GIVE_UP = "give up"
 
 
+Walked = (
+    tuple[StableTreeNode | None, StableNode | None, StableTreeNode | None, bool]
+    | Literal[_Walk.RESTART, _Walk.GIVE_UP]
+)
+"""What a walk found: (equal node, the dup to use, a new leaf's parent, whether on its left)."""
+
+
 class StableTrees:
     """One tree for each NUMA node, or one for all."""
 
@@ -183,13 +190,8 @@ class StableTrees:
             self._add_dup(self._chain_of(equal), node)
         return node
 
-    def _walk(
-        self, frame: Frame, nid: int, *, prune: bool
-    ) -> (
-        tuple[StableTreeNode | None, StableNode | None, StableTreeNode | None, bool]
-        | Literal[_Walk.RESTART, _Walk.GIVE_UP]
-    ):
-        """Down the tree: (equal node, the dup to use, a new leaf's parent, whether on its left)."""
+    def _walk(self, frame: Frame, nid: int, *, prune: bool) -> Walked:
+        """Down the tree."""
         content = frame.content
         stale = Branch.STALE_MET_BY_SEARCH if prune else Branch.STALE_MET_BY_INSERT
         node = self.tree(nid).root

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from ksmtrace.events.batch import EVENT, EventBatch, empty
@@ -25,7 +27,33 @@ from ksmtrace.events.registry import (
 )
 from ksmtrace.model.clock import Clock
 from ksmtrace.model.memory import Frame, Mm
-from ksmtrace.model.structures import RmapItem
+
+
+class Item(Protocol):
+    """What an event tells of a page: a scanner's note about one (mm, address).
+
+    oldchecksum: 0 if the scanner knew nothing of the page before.
+    """
+
+    @property
+    def id(self) -> int:
+        """Its number, never used again."""
+        ...
+
+    @property
+    def mm(self) -> Mm:
+        """Whose page."""
+        ...
+
+    @property
+    def address(self) -> int:
+        """Where."""
+        ...
+
+    @property
+    def oldchecksum(self) -> int:
+        """What the page held when it was seen last."""
+        ...
 
 
 class ModelStream:
@@ -64,13 +92,11 @@ class ModelStream:
         assert kind in (KSM_START_SCAN, KSM_STOP_SCAN)
         self._add(kind, addr=seqnr, arg=rmap_items)
 
-    def merge_one_page(self, zero_page: Frame, item: RmapItem, err: int) -> None:
+    def merge_one_page(self, zero_page: Frame, item: Item, err: int) -> None:
         """ksm_merge_one_page."""
         self._about(KSM_MERGE_ONE_PAGE, zero_page.pfn, item, err, 0)
 
-    def merge_with_ksm_page(
-        self, ksm_page: Frame | None, pfn: int, item: RmapItem, err: int
-    ) -> None:
+    def merge_with_ksm_page(self, ksm_page: Frame | None, pfn: int, item: Item, err: int) -> None:
         """ksm_merge_with_ksm_page."""
         arg = 0
         if ksm_page is not None:
@@ -79,7 +105,7 @@ class ModelStream:
             arg |= FIRST_SIGHT
         self._about(KSM_MERGE_WITH_KSM_PAGE, pfn, item, err, arg)
 
-    def remove_rmap_item(self, pfn: int, item: RmapItem) -> None:
+    def remove_rmap_item(self, pfn: int, item: Item) -> None:
         """ksm_remove_rmap_item."""
         self._about(KSM_REMOVE_RMAP_ITEM, pfn, item, 0, 0)
 
@@ -91,7 +117,7 @@ class ModelStream:
         """ksm_advisor."""
         self._add(KSM_ADVISOR, err=scan_time, addr=pages_to_scan, arg=cpu_percent)
 
-    def _about(self, kind: EventKind, pfn: int, item: RmapItem, err: int, arg: int) -> None:
+    def _about(self, kind: EventKind, pfn: int, item: Item, err: int, arg: int) -> None:
         mm = item.mm
         self._rows.append(
             (

@@ -94,6 +94,15 @@ class Visit:
             return
         self._find_twin(page, item)
 
+    # What is no visit.
+
+    def skip(self, item: RmapItem) -> None:
+        """Smart scan leaves a page out."""
+        self.remove_from_trees(item)
+
+    def pass_zero_page(self) -> None:
+        """The cursor passes a page that is mapped to the zero page."""
+
     # The steps.
 
     def _stable_node_of(self, page: Frame) -> StableNode | None:

@@ -40,11 +40,12 @@ class LoggedVisit(Visit):
 
         self.cmp_and_merge_page = logged
 
-    def skipped(self, item: RmapItem) -> None:
-        """Smart scan left a page out."""
+    def skip(self, item: RmapItem) -> None:
+        """See `Visit`."""
         more = item.remaining_skips
         again = f", and {more} times more" if more else ""
         self.records.append(VisitRecord(item.mm.id, item.address, (f"skipped{again}",)))
+        super().skip(item)
 
     def _has_changed(self, page: Frame, item: RmapItem) -> bool:
         first = not item.oldchecksum

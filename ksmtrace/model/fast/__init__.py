@@ -1,0 +1,1 @@
+"""The fast engine: the reference scanner again, over arrays and compiled; docs/fast-engine.md."""
