@@ -37,6 +37,10 @@ bpf: .venv/.set-up-dev	## build the BPF objects, the event header and the genera
 bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftrace (root)
 	@$(PY) bench/capture.py
 
+.PHONY: bench-costs
+bench-costs: .venv/.set-up-dev	## ksmd's CPU time, predicted from counted work and measured (root)
+	@$(PY) bench/costs_reality.py
+
 .PHONY: bench-cow
 bench-cow: .venv/.set-up-dev	## what watching writes to merged pages costs (root)
 	@$(PY) bench/cow.py

@@ -8,6 +8,11 @@ distribution's kernel of that series in QEMU instead, which touches nothing
 here. Exit code 6 if anything differs or is not as the scenario expects.
 `lab list` names the scenarios that come with ksmtrace.
 
+`lab calibrate` measures what ksmd's work costs on this host, in some 50 s: a
+visit, a checksum, a level of a tree, a merge. What predicts ksmd's CPU time
+reckons with it from then on. Without root or KSM it measures the little that
+a program can, and says what stays as built in.
+
 examples:
   ksmtrace lab list
   sudo ksmtrace lab run why-two-scans
@@ -15,6 +20,8 @@ examples:
   ksmtrace lab run why-two-scans --on vm:6.12 --on model --step
   sudo ksmtrace lab run my.toml --json | jq .agree
   sudo ksmtrace lab run my.toml --record my.ksm
+  sudo ksmtrace lab calibrate
+  ksmtrace lab calibrate --dry-run --json | jq .constants.merge_ns
 """
 
 from __future__ import annotations
@@ -24,8 +31,9 @@ import sys
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from ksmtrace.cli.workload import count
 from ksmtrace.errors import Exit
 
 if TYPE_CHECKING:
@@ -41,9 +49,17 @@ if TYPE_CHECKING:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.usage = "ksmtrace lab run FILE [OPTIONS]\n       ksmtrace lab list"
+    parser.usage = (
+        "ksmtrace lab run FILE [OPTIONS]\n       ksmtrace lab list\n       "
+        "ksmtrace lab calibrate [--save FILE | --dry-run] [--rounds N] [--json]"
+    )
     add = parser.add_argument
-    add("action", choices=("run", "list"), metavar="run|list", help="what to do")
+    add(
+        "action",
+        choices=("run", "list", "calibrate"),
+        metavar="run|list|calibrate",
+        help="what to do",
+    )
     add("scenario", nargs="?", metavar="FILE", help="a scenario, see docs/scenarios.md")
     add("--on", action="append", metavar="WHERE", help="host, vm:6.12, model, ksm:6.6; repeatable")
     add(
@@ -54,6 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--record", type=Path, metavar="DIR", help="keep the real run, with contents")
     add("--force", action="store_true", help="replace an existing recording")
     add("--step", action="store_true", help="tell each real step, then wait for Enter")
+    add("--save", type=Path, metavar="FILE", help="keep calibrated costs there")
+    add("--dry-run", action="store_true", help="calibrate, and keep nothing")
+    add("--rounds", type=count, default=3, metavar="N", help="calibrate so often (default 3)")
     add("--json", action="store_true", help="print JSON")
 
 
@@ -66,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.action == "list":
         return _list(as_json=args.json)
+    if args.action == "calibrate":
+        return _calibrate(args)
     if args.scenario is None:
         raise KsmtraceError(
             "lab run needs a scenario", "for example: ksmtrace lab run why-two-scans", Exit.USAGE
@@ -77,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         raise KsmtraceError("--record keeps one real run", hint, Exit.USAGE)
     plan = load_plan(args.scenario, parse_assignments(args.set))
     with _progress(sys.stderr.isatty() and not args.step) as progress:
-        found = run_everywhere(plan, places, on_real=_on_real(args), progress=progress)
+        found = run_everywhere(plan, places, on_real=_on_real(args), progress=progress.step)
     print_run(found, as_json=args.json)
     return Exit.OK if found.agree and not found.disappointments else Exit.DIFFERENCES
 
@@ -175,16 +196,19 @@ class _progress:  # noqa: N801 reads as the function it stands for
     def __init__(self, shown: bool) -> None:
         self._shown = shown
 
-    def __enter__(self) -> Callable[[str, int, int], None]:
-        return self._tell
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         if self._shown:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
 
-    def _tell(self, where: str, step: int, steps: int) -> None:
+    def step(self, where: str, step: int, steps: int) -> None:
+        self.tell(f"{where}: step {step} of {steps}")
+
+    def tell(self, words: str) -> None:
         if self._shown:
-            print(f"\r\x1b[K{where}: step {step} of {steps}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{words}", end="", file=sys.stderr, flush=True)
 
 
 def print_run(found: Run, *, as_json: bool) -> None:
@@ -202,6 +226,36 @@ def print_run(found: Run, *, as_json: bool) -> None:
         from ksmtrace.views.lab import render_lab
 
         Console(highlight=False).print(render_lab(report))
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from ksmtrace.errors import KsmtraceError
+    from ksmtrace.kernel.costs import costs_file, prove_writable, write_costs
+    from ksmtrace.lab.calibrate.calibration import calibrate
+
+    if args.scenario is not None:
+        raise KsmtraceError(f"calibrate needs no {args.scenario!r}", "leave it out", Exit.USAGE)
+    if args.dry_run and args.save is not None:
+        raise KsmtraceError("--dry-run and --save contradict", "leave one out", Exit.USAGE)
+    path = None if args.dry_run else args.save or costs_file()
+    if path is not None:
+        prove_writable(path)
+    with _progress(sys.stderr.isatty()) as progress:
+        found = calibrate(args.rounds, progress=progress.tell)
+    if args.json:
+        import json
+
+        print(json.dumps(found.as_dict(), indent=1))
+    else:
+        from rich.console import Console
+
+        from ksmtrace.views.calibration import render_calibration
+
+        Console(highlight=False).print(render_calibration(found))
+    if path is not None:
+        write_costs(path, found.calibration)
+        print(f"ksmtrace: kept in {path}", file=sys.stderr)
+    return Exit.OK
 
 
 def _list(*, as_json: bool) -> int:

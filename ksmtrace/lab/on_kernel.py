@@ -10,7 +10,7 @@ from typing import Protocol
 
 from ksmtrace.capture.choose import choose_source
 from ksmtrace.capture.source import EventStream, Source
-from ksmtrace.errors import Exit, KsmtraceError, host_cannot
+from ksmtrace.errors import KsmtraceError, host_cannot
 from ksmtrace.events.batch import EventBatch, concatenate, lost_count
 from ksmtrace.events.registry import KSM_ENTER
 from ksmtrace.kernel.knobs import in_order
@@ -19,13 +19,13 @@ from ksmtrace.kernel.signals import signals_interrupt
 from ksmtrace.kernel.stepper import Stepper, default_knobs, drain_lru_batches, parked
 from ksmtrace.kernel.sysfs import HostSampler, read_knob, read_ksm_stat
 from ksmtrace.lab import operations as op
+from ksmtrace.lab.alone import prove_alone, refuse_strangers
 from ksmtrace.lab.needs import SWAP, missing, needs_of
 from ksmtrace.lab.notation import Teller
 from ksmtrace.lab.performance import RELATIVE, Moment, Observation, Performance, Watch
 from ksmtrace.lab.plan import Plan, PlannedStep
 from ksmtrace.lab.puppeteer import Channel, Puppeteer, nursery
 from ksmtrace.lab.swapping import Swapper, swapper
-from ksmtrace.processes.registered import registered_tgids
 
 HOST = "host"
 _RING_BYTES = 64 << 20
@@ -140,51 +140,6 @@ class Host:
                         f"the kernel refuses {name}={goal[name]}: {error.strerror}"
                     ) from error
 
-    def prove_alone(self) -> None:
-        """Raise KsmtraceError if anything but our processes is registered with KSM."""
-        # What exited before is still on the list until ksmd has come by.
-        self.stepper.batch()
-        before = self.stepper.full_scans()
-        self.stepper.batch()
-        strangers = registered_tgids() if self.stepper.full_scans() != before else []
-        if strangers or self.stepper.full_scans() != before:
-            raise KsmtraceError(
-                f"other processes are registered with KSM: {_named(strangers)}",
-                "the lab needs ksmd for itself; stop them first",
-                Exit.HOST_CANNOT,
-            )
-        self.stepper.unmerge()
-        if self._pages_from_elsewhere():
-            raise KsmtraceError(
-                "some process still maps KSM pages outside of mergeable regions",
-                "the lab needs ksmd for itself; stop the process whose smaps says KSM: and no mg",
-                Exit.HOST_CANNOT,
-            )
-
-    def _pages_from_elsewhere(self) -> bool:
-        """max_page_sharing can't be changed while any KSM page is mapped (4.13)."""
-        present = read_knob("max_page_sharing")
-        if present is None:
-            return False
-        try:
-            self.stepper.write("max_page_sharing", str(int(present) + 1))
-            self.stepper.write("max_page_sharing", present)
-        except OSError as error:
-            return error.errno == errno.EBUSY
-        return False
-
-
-def _named(tgids: list[int]) -> str:
-    def name(tgid: int) -> str:
-        try:
-            with open(f"/proc/{tgid}/comm", encoding="utf-8", errors="replace") as file:  # noqa: PTH123 a process's own file
-                return f"{tgid} ({file.read().strip()})"
-        except OSError:
-            return str(tgid)
-
-    told = ", ".join(name(tgid) for tgid in tgids[:5])
-    return told + (f" and {len(tgids) - 5} more" if len(tgids) > 5 else "") if told else "unknown"
-
 
 @contextmanager
 def host_stage(backend: str = "auto") -> Iterator[Host]:
@@ -193,13 +148,7 @@ def host_stage(backend: str = "auto") -> Iterator[Host]:
     Raises KsmtraceError (host cannot) where ksmd can't be traced or stepped, or isn't ours alone.
     """
     choice = choose_source(backend)
-    strangers = registered_tgids()
-    if strangers:
-        raise KsmtraceError(
-            f"other processes are registered with KSM: {_named(strangers)}",
-            "the lab needs ksmd for itself; stop them first",
-            Exit.HOST_CANNOT,
-        )
+    refuse_strangers()
     with ExitStack() as stack:
         channel = stack.enter_context(nursery())
         stepper = stack.enter_context(parked())
@@ -207,7 +156,7 @@ def host_stage(backend: str = "auto") -> Iterator[Host]:
         host = Host(stepper, stream, choice.source, choice.why, channel)
         stack.callback(host.sampler.close)
         stack.enter_context(signals_interrupt(host.interruptions.append))
-        host.prove_alone()
+        prove_alone(stepper)
         host.read_events()
         yield host
 

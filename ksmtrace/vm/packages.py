@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.kernel.host import cache_folder
 from ksmtrace.kernel.releases import parse_release
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
@@ -49,8 +50,7 @@ def cache() -> Path:
     named = os.environ.get("KSMTRACE_CACHE")
     if named:
         return Path(named)
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "ksmtrace"
+    return cache_folder()
 
 
 def kernel_package(series: str) -> KernelPackage:
