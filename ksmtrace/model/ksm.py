@@ -49,8 +49,9 @@ class KsmScanner:
     kernel: a release ("6.12", "6.12.117", "2011", "6.12+fork_counters"). knobs: values by their
     name in sysfs. clock: the time it lives in. check_invariants: assert what must hold after every
     batch. log_visits: keep a record of every page visit, for `take_visits`. log_item_lives: keep
-    `item_lives`. count_work: keep `work`, which takes a third more time; not with log_visits.
-    Raises KsmtraceError (usage) for an unknown kernel or knob, KnobRefused for a bad value.
+    `item_lives`. count_work: keep `work`, which takes up to half as much time
+    again; not with log_visits. Raises KsmtraceError (usage) for an unknown kernel or knob,
+    KnobRefused for a bad value.
     """
 
     def __init__(

@@ -5,6 +5,7 @@ It stops between full scans only; so there never is a cursor, and who registers 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,26 +21,35 @@ from ksmtrace.model.fast.memory import FastMemory
 from ksmtrace.model.fast.rules import rules_of
 from ksmtrace.model.fast.space import FastMm
 from ksmtrace.model.fast.tables import (
+    ABSENT,
     CHAINS,
+    COLD_LEVELS,
     COMPARED,
     COW_KSM,
+    DEPTH_UNIT,
     DUPS,
     EVENTS,
     FAILED,
     HASHED,
+    IN_TREES,
     KINDS_AT,
-    LEVELS,
+    KSM_PAGES,
     MERGES,
     NEXT_FRAME,
     NEXT_PFN,
     NOW,
     PATIENCE,
     RMAP_ITEMS,
+    SCAN_UNSHARED,
     SHARED,
     SHARING,
     SHIFT,
     SKIPPED,
+    STABLE_DEPTH,
+    STABLE_LEVELS,
     UNSHARED,
+    UNSTABLE_DEPTH,
+    UNSTABLE_LEVELS,
     VISITS,
     VMA,
     ZERO_PAGES,
@@ -179,6 +189,8 @@ class FastCycle:
             events=reserve + _EVENTS_A_VISIT * visits if rules["keep_events"] else 0,
         )
         counts = memory.tables.counts
+        counts[STABLE_DEPTH] = _depth(int(counts[IN_TREES]))
+        counts[UNSTABLE_DEPTH] = _depth(int(counts[SCAN_UNSHARED]))
         memory.frames_used = int(counts[NEXT_FRAME])
         memory.reserve_frames(_FRAMES_A_VISIT * visits)
         return visits
@@ -198,6 +210,7 @@ class FastCycle:
         counts[SHIFT] = memory.shift
         counts[PATIENCE] = _PATIENCE
         counts[EVENTS] = 0
+        counts[SCAN_UNSHARED] = 0
         return rules
 
     def _end(self) -> None:
@@ -270,9 +283,19 @@ class FastCycle:
         counts = self._memory.tables.counts
         return {
             "visits": int(counts[VISITS]),
+            "absent": int(counts[ABSENT]),
+            "skipped": int(counts[SKIPPED]),
             "hashed": int(counts[HASHED]),
-            "levels": int(counts[LEVELS]),
+            "stable_levels": int(counts[STABLE_LEVELS]) // DEPTH_UNIT,
+            "unstable_levels": int(counts[UNSTABLE_LEVELS]) // DEPTH_UNIT,
+            "cold_levels": int(counts[COLD_LEVELS]) // DEPTH_UNIT,
+            "ksm_pages": int(counts[KSM_PAGES]),
             "compared_bytes": int(counts[COMPARED]),
             "merges": int(counts[MERGES]),
             "failed": int(counts[FAILED]),
         }
+
+
+def _depth(nodes: int) -> int:
+    """How many nodes a search of a tree passes, in parts of one."""
+    return round(math.log2(nodes + 1) * DEPTH_UNIT)

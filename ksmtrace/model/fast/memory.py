@@ -16,13 +16,12 @@ from ksmtrace.model.fast.handle import handle_of
 from ksmtrace.model.fast.space import FastMm, FrameView, refused
 from ksmtrace.model.fast.stream import WORDS
 from ksmtrace.model.fast.tables import (
+    ALL_COUNTS,
     BLOCK,
     BLOCK_SHIFT,
     CHAIN,
-    COUNTS,
     EXCLUSIVE,
     FRAME,
-    KINDS_COUNTED,
     KNOWN,
     MM,
     NEXT_CHAIN,
@@ -34,11 +33,13 @@ from ksmtrace.model.fast.tables import (
     SEGMENT,
     UNSTABLE,
     VMA,
+    WIDE,
     Tables,
 )
 from ksmtrace.model.memory import Memory
 
 _BUCKETS = 1 << 18
+_MOST_WIDE = 32
 
 
 class FastMemory(Memory):
@@ -57,7 +58,7 @@ class FastMemory(Memory):
         self._views: WeakValueDictionary[int, FrameView] = WeakValueDictionary()
         self._places = self._segments = self._frames = 1
         self._nids = 1
-        counts = np.zeros(COUNTS + KINDS_COUNTED, np.int64)
+        counts = np.zeros(ALL_COUNTS, np.int64)
         counts[[NEXT_ITEM, NEXT_NODE, NEXT_CHAIN]] = 1
         self.tables = Tables(
             place=np.zeros(BLOCK, PLACE),
@@ -70,6 +71,7 @@ class FastMemory(Memory):
             known=np.zeros((1, 0), KNOWN),
             content=self.contents.tables(),
             bucket=np.zeros((1, 1), np.uint8),
+            wide=np.zeros((1, _MOST_WIDE), WIDE),
             watched=np.zeros(BLOCK, np.uint32),
             mm=np.zeros(4, MM),
             vma=np.zeros(0, VMA),
@@ -196,12 +198,15 @@ class FastMemory(Memory):
         buckets = (shape[0], min(shape[1], _BUCKETS) + 1)
         if bucket.shape != buckets:
             bucket = np.zeros(buckets, np.uint8)
+        wide = self.tables.wide
+        if len(wide) < shape[0]:
+            wide = np.zeros((shape[0], _MOST_WIDE), WIDE)
         self._grow("watched", len(self.tables.node))
         rows = self.tables.events
         if len(rows) < events:
             rows = np.zeros((events, WORDS), np.int64)
         self.tables = self.tables._replace(
-            known=known, bucket=bucket, content=self.contents.tables(), events=rows
+            known=known, bucket=bucket, wide=wide, content=self.contents.tables(), events=rows
         )
 
     @property

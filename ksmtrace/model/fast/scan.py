@@ -6,6 +6,7 @@ from ksmtrace.model.fast import stable_tree, unstable_tree
 from ksmtrace.model.fast.compiled import compiled, entry
 from ksmtrace.model.fast.stable_nodes import detach
 from ksmtrace.model.fast.tables import (
+    ABSENT,
     HAS_ITEM,
     I64,
     IN_UNSTABLE,
@@ -39,6 +40,8 @@ def scan_mm(t: Tables, r: Rules, mm: int, spans: Rows, cursor: I64, visits: int)
         while place < end:
             frame = int(t.place[place].frame)
             if not visited or frame <= ZERO_FRAME:
+                if visited and frame == ZERO_FRAME:
+                    t.counts[ABSENT] += 1
                 if t.place[place].flags & HAS_ITEM:
                     _free_item(t, r, mm, place)
                 place += 1

@@ -84,5 +84,5 @@ class FastScanner(KsmScanner):
         counted = self._fast.counted
         hashed = counted.pop("hashed") * PAGE_SIZE
         kind = "xxhash_bytes" if self.behaviour.checksum == "xxhash" else "jhash2_bytes"
-        counted["compared_bytes"] += counted["levels"] * _WORD
+        counted["compared_bytes"] += (counted["stable_levels"] + counted["unstable_levels"]) * _WORD
         return Work(**counted, **{kind: hashed}, wakeups=self._fast.wakeups)

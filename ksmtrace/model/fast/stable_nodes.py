@@ -14,6 +14,7 @@ from ksmtrace.model.fast.tables import (
     FREE_CHAIN,
     FREE_NODE,
     IN_SWAP_CACHE,
+    IN_TREES,
     IS_CHAIN,
     MIGRATING,
     MIGRATING_FIRST,
@@ -26,11 +27,12 @@ from ksmtrace.model.fast.tables import (
     SHARING,
     STALE,
     STALE_NODES,
+    WATCHED,
     WATCHED_NODES,
     Rules,
     Tables,
 )
-from ksmtrace.model.fast.watch import mark, rank, watch
+from ksmtrace.model.fast.watch import mark, rank, unwatch, watch
 
 
 @compiled
@@ -59,6 +61,8 @@ def new_node(t: Tables, content: int, nid: int) -> int:
 @compiled
 def free_node(t: Tables, node: int) -> None:
     """Give a row back."""
+    if t.node[node].flags & WATCHED:
+        unwatch(t, node)
     t.node[node].flags = 0
     t.node[node].after = t.counts[FREE_NODE]
     t.counts[FREE_NODE] = node
@@ -198,6 +202,7 @@ def erase_place(t: Tables, node: int) -> None:
         high = rank(t, t.node[after].content) if after else -1
         mark(t, tree, low, high)
     erase(t, tree, node)
+    t.counts[IN_TREES] -= 1
     t.known[tree, t.node[node].content].stable = 0
 
 

@@ -26,8 +26,10 @@ from ksmtrace.model.fast.stable_nodes import (
     unlink,
 )
 from ksmtrace.model.fast.tables import (
+    COLD_LEVELS,
+    DEPTH_UNIT,
+    IN_TREES,
     IS_CHAIN,
-    LEVELS,
     LONGEST,
     MIGRATING,
     MIGRATING_FIRST,
@@ -36,7 +38,8 @@ from ksmtrace.model.fast.tables import (
     NEXT_NODE,
     NO_CHAINS,
     NOW,
-    SHIFT,
+    STABLE_DEPTH,
+    STABLE_LEVELS,
     STALE,
     STALE_NODES,
     WATCHED,
@@ -44,7 +47,16 @@ from ksmtrace.model.fast.tables import (
     Rules,
     Tables,
 )
-from ksmtrace.model.fast.watch import busy_walk, idle_walk, rank, renew_marks, unwatch, watch
+from ksmtrace.model.fast.watch import (
+    busy_walk,
+    idle_walk,
+    is_calm,
+    rank,
+    renew_marks,
+    unwatch,
+    watch,
+)
+from ksmtrace.model.work import WARM_LEVELS
 
 _FOUND, _RESTART, _GIVE_UP = 0, 1, 2
 _NEVER = 1 << 62
@@ -113,11 +125,11 @@ def search(t: Tables, r: Rules, frame: int) -> int:
     content = int(t.frame[frame].content)
     node = dup = parent = 0
     left = False
+    count_levels(t, STABLE_LEVELS, STABLE_DEPTH)
     while True:
         if t.counts[NOW] >= t.counts[NEXT_DUE]:
             _watch_due_chains(t, r)
-        if page_node == 0 and not t.bucket[tree, rank(t, content) >> t.counts[SHIFT]]:
-            t.counts[LEVELS] += 1
+        if page_node == 0 and is_calm(t, tree, content):
             node = int(t.known[tree, content].stable)
             dup = node
             if node != 0 and n[node].flags & IS_CHAIN:
@@ -151,10 +163,18 @@ def search(t: Tables, r: Rules, frame: int) -> int:
 
 
 @compiled
+def count_levels(t: Tables, levels: int, depth: int) -> None:
+    """Count what a search of a tree costs, by the tree's depth: not what this one passed."""
+    t.counts[levels] += t.counts[depth]
+    t.counts[COLD_LEVELS] += max(0, t.counts[depth] - WARM_LEVELS * DEPTH_UNIT)
+
+
+@compiled
 def insert(t: Tables, r: Rules, frame: int) -> int:
     """A stable node for a new KSM page; 0 if there can be none."""
     tree = nid_of(r, int(t.frame[frame].nid))
     content = int(t.frame[frame].content)
+    count_levels(t, STABLE_LEVELS, STABLE_DEPTH)
     while True:
         status, equal, _dup, parent, left, _met = _walk(t, r, content, tree, False)
         if status == _FOUND:
@@ -177,6 +197,7 @@ def insert(t: Tables, r: Rules, frame: int) -> int:
 def _hang(t: Tables, node: int, tree: int, parent: int, left: bool) -> None:
     insert_leaf(t, tree, node, parent, left)
     t.known[tree, t.node[node].content].stable = node
+    t.counts[IN_TREES] += 1
 
 
 @compiled
@@ -198,7 +219,6 @@ def _walk(
     parent = 0
     left = met = False
     while node != 0:
-        t.counts[LEVELS] += 1
         dup = node
         if n[node].flags & WATCHED:
             met = True

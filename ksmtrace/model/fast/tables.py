@@ -98,6 +98,9 @@ VMA = np.dtype([("end", _I64), ("nid", _U8), ("none", _U8)], align=True)
 SPAN = np.dtype([("first", _I64), ("end", _I64), ("visited", _U8)], align=True)
 """Places of an address space, in order of address. visited: whether ksmd visits pages there."""
 
+WIDE = np.dtype([("low", _I64), ("high", _I64), ("node", _U32)], align=True)
+"""A watched node that many ways lead past, and from which rank to which; see `watch`."""
+
 Rows = npt.NDArray[np.void]
 
 
@@ -106,8 +109,8 @@ class Tables(NamedTuple):
 
     segment_of: of a block of places. root: of the stable trees by NUMA node, from UNSTABLE on of
     the unstable ones. known: by NUMA node and content. content: empty where ranks and checksums
-    follow the number. bucket, watched: see `watch`. counts: by the names below, from KINDS_AT on
-    events by kind. events: rows of seven words, see `stream`.
+    follow the number. bucket, wide, watched: see `watch`. counts: by the names below, from KINDS_AT
+    on events by kind. events: rows of seven words, see `stream`.
     """
 
     place: Rows
@@ -120,6 +123,7 @@ class Tables(NamedTuple):
     known: Rows
     content: Rows
     bucket: U8
+    wide: Rows
     watched: U32
     mm: Rows
     vma: Rows
@@ -130,7 +134,7 @@ class Tables(NamedTuple):
 DTYPES: dict[str, tuple[Any, int]] = {
     "place": (PLACE, 1), "segment_of": (np.dtype(_U32), 1), "segment": (SEGMENT, 1),
     "frame": (FRAME, 1), "node": (NODE, 1), "chain": (CHAIN, 1), "root": (np.dtype(_U32), 1),
-    "known": (KNOWN, 2), "content": (CONTENT, 1), "bucket": (np.dtype(_U8), 2),
+    "known": (KNOWN, 2), "content": (CONTENT, 1), "bucket": (np.dtype(_U8), 2), "wide": (WIDE, 2),
     "watched": (np.dtype(_U32), 1), "mm": (MM, 1), "vma": (VMA, 1),
     "counts": (np.dtype(_I64), 1), "events": (np.dtype(_I64), 2),
 }  # fmt: skip
@@ -157,6 +161,9 @@ OWN_ITEM_FIRST, STABLE_FIRST, CHECKSUM_FIRST = 0, 1, 2
 NO_CHAINS, LONGEST_WITH_ROOM, LONGEST = 0, 1, 2
 ZERO_ABSENT, ZERO_UNCOUNTED, ZERO_COUNTED = 0, 1, 2
 
+DEPTH_UNIT = 16
+"""Depths of trees and levels are counted in so many parts of one."""
+
 BLOCK_SHIFT = 6
 BLOCK = 1 << BLOCK_SHIFT
 
@@ -164,9 +171,11 @@ BLOCK = 1 << BLOCK_SHIFT
     NOW, RMAP_ITEMS, SHARED, SHARING, UNSHARED, SKIPPED, ZERO_PAGES, CHAINS, DUPS, COW_KSM,
     NEXT_ITEM, NEXT_PFN, NEXT_FRAME, FREE_NODE, NEXT_NODE, FREE_CHAIN, NEXT_CHAIN, MIGRATING_FIRST,
     STALE_NODES, NEXT_DUE, WATCHED_NODES, IDLE_WALKS, PATIENCE, EVENTS, UNSTABLE_NODES,
-    SHIFT, VISITS, HASHED, LEVELS, COMPARED, MERGES, FAILED,
-    COUNTS,
-) = range(33)  # fmt: skip
+    SHIFT, VISITS, HASHED, COMPARED, MERGES, FAILED, ABSENT, KSM_PAGES, STABLE_DEPTH,
+    UNSTABLE_DEPTH, STABLE_LEVELS, UNSTABLE_LEVELS, COLD_LEVELS, IN_TREES, SCAN_UNSHARED, COUNTS,
+) = range(41)  # fmt: skip
 """Indices into Tables.counts."""
 KINDS_AT = COUNTS
 KINDS_COUNTED = 64
+WIDE_AT = KINDS_AT + KINDS_COUNTED
+ALL_COUNTS = WIDE_AT + UNSTABLE

@@ -10,15 +10,17 @@ from __future__ import annotations
 from ksmtrace.model.fast.compiled import compiled
 from ksmtrace.model.fast.redblack import erase, insert
 from ksmtrace.model.fast.stable_nodes import free_node, new_node
-from ksmtrace.model.fast.stable_tree import nid_of
+from ksmtrace.model.fast.stable_tree import count_levels, nid_of
 from ksmtrace.model.fast.stream import address_of, mm_of
 from ksmtrace.model.fast.tables import (
     IN_UNSTABLE,
     IS_UNSTABLE,
-    LEVELS,
     NEXT_NODE,
+    SCAN_UNSHARED,
     UNSHARED,
     UNSTABLE,
+    UNSTABLE_DEPTH,
+    UNSTABLE_LEVELS,
     Rules,
     Tables,
 )
@@ -70,6 +72,7 @@ def _put_in(t: Tables, r: Rules, place: int) -> None:
     t.place[place].flags |= IN_UNSTABLE
     t.place[place].seqnr = r.seqnr & 0xFF
     t.counts[UNSHARED] += 1
+    t.counts[SCAN_UNSHARED] += 1
 
 
 @compiled
@@ -77,9 +80,9 @@ def search_or_insert(t: Tables, r: Rules, frame: int, place: int) -> int:
     """The page's twin; without one its item is put into the tree, if nothing blocks the way."""
     tree = nid_of(r, int(t.frame[frame].nid))
     content = int(t.frame[frame].content)
+    count_levels(t, UNSTABLE_LEVELS, UNSTABLE_DEPTH)
     if r.unstable_walks:
         return _walk(t, r, frame, place, tree, content)
-    t.counts[LEVELS] += 1
     twin = int(t.known[tree, content].unstable)
     if twin != 0 and _is_in_tree(t, r, twin):
         twin_frame = t.place[twin].frame
@@ -99,7 +102,6 @@ def _walk(t: Tables, r: Rules, frame: int, place: int, tree: int, content: int) 
     parent = 0
     left = False
     while node != 0:
-        t.counts[LEVELS] += 1
         twin = int(n[node].oldest)
         if t.vma[vma_of(t, twin)].none or t.place[twin].frame == frame:
             return 0

@@ -21,6 +21,7 @@ from ksmtrace.model.fast.tables import (
     HASHED,
     IN_UNSTABLE,
     KSM,
+    KSM_PAGES,
     KSM_ZERO,
     MERGES,
     MIGRATING,
@@ -198,7 +199,8 @@ def _merge(t: Tables, r: Rules, place: int, page: int, onto: int) -> bool:
             t.place[place].frame = onto
             t.counts[COMPARED] += PAGE_SIZE
     if merged:
-        t.counts[MERGES] += 1 if page != onto else 0
+        if page != onto:
+            t.counts[MERGES if onto != 0 else KSM_PAGES] += 1
         remove_from_trees(t, r, place)
     else:
         t.counts[FAILED] += 1

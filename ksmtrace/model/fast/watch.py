@@ -4,6 +4,9 @@ A walk does something to what it passes only if that is a dead KSM page, or a ch
 would move or remove one. Such nodes are watched: the ranks of all contents whose way leads past one
 are marked, in buckets. A search for a content in a bucket that isn't marked finds its node by
 number, and leaves behind what the walk would have. Too many marks cost time, never exactness.
+
+The ways past a node near the top are many, and marks stay until all are made anew; so those few
+nodes are on a short list of their own, which each search looks through.
 """
 
 from __future__ import annotations
@@ -14,13 +17,17 @@ from ksmtrace.model.fast.tables import (
     IDLE_WALKS,
     PATIENCE,
     SHIFT,
+    UNSTABLE,
     WATCHED,
     WATCHED_NODES,
+    WIDE_AT,
     Tables,
 )
 
 _LEAST_PATIENCE = 256
 _MOST_PATIENCE = 1 << 16
+_WIDE = 64
+_HIGHEST = 1 << 62
 
 
 @compiled
@@ -57,25 +64,68 @@ def mark_subtree(t: Tables, tree: int, node: int) -> None:
             low = rank(t, n[parent].content)
         child = parent
         parent = int(n[parent].parent)
-    mark(t, tree, low, high)
+    last = len(t.bucket[tree]) - 1 if high < 0 else high >> t.counts[SHIFT]
+    if last - (max(low, 0) >> t.counts[SHIFT]) < _WIDE or not _list_wide(t, tree, node, low, high):
+        mark(t, tree, low, high)
+
+
+@compiled
+def _list_wide(t: Tables, tree: int, node: int, low: int, high: int) -> bool:
+    """Put a node on the short list; False if that is full."""
+    wide = t.wide[tree]
+    used = int(t.counts[WIDE_AT + tree])
+    at = 0
+    while at < used and wide[at].node != node:
+        at += 1
+    if at == len(wide):
+        return False
+    wide[at].node = node
+    wide[at].low = low
+    wide[at].high = high if high >= 0 else _HIGHEST
+    t.counts[WIDE_AT + tree] = max(used, at + 1)
+    return True
+
+
+@compiled
+def is_calm(t: Tables, tree: int, content: int) -> bool:
+    """Whether a walk to this content would pass nobody watched."""
+    key = rank(t, content)
+    if t.bucket[tree, key >> t.counts[SHIFT]]:
+        return False
+    wide = t.wide[tree]
+    for at in range(t.counts[WIDE_AT + tree]):  # noqa: SIM110 compiled
+        if wide[at].low <= key <= wide[at].high:
+            return False
+    return True
 
 
 @compiled
 def unwatch(t: Tables, node: int) -> None:
-    """Watch it no more; its marks go when they are next made anew."""
+    """Watch it no more; its marks in buckets go when they are next made anew."""
     t.node[node].flags &= 0xFF ^ WATCHED
+    tree = int(t.node[node].nid)
+    wide = t.wide[tree]
+    last = int(t.counts[WIDE_AT + tree]) - 1
+    for at in range(last + 1):
+        if wide[at].node == node:
+            wide[at].node = wide[last].node
+            wide[at].low = wide[last].low
+            wide[at].high = wide[last].high
+            t.counts[WIDE_AT + tree] = last
+            return
 
 
 @compiled
 def renew_marks(t: Tables) -> None:
     """Mark anew, for those alone that are still watched."""
     t.bucket[:, :] = 0
+    t.counts[WIDE_AT : WIDE_AT + UNSTABLE] = 0
     kept = 0
     for at in range(t.counts[WATCHED_NODES]):
         node = int(t.watched[at])
         if t.node[node].flags & WATCHED:
             # A row that was freed and is watched again is on the list twice.
-            unwatch(t, node)
+            t.node[node].flags &= 0xFF ^ WATCHED
             t.watched[kept] = node
             kept += 1
     t.counts[WATCHED_NODES] = kept

@@ -76,7 +76,8 @@ def test_a_difference_counts_once_its_word_is_read(
 ) -> None:
     name = b"same"
     word = ORDER[rank]
-    if word == 0:
+    if word < 2:
+        # What follows the name without a zero byte is more of the name.
         return
     other = overwritten(name, word * 4, b"!")
     differs = hasher.at(name, strength) != hasher.at(other, strength)
