@@ -1,5 +1,8 @@
-"""A host as operators have them, simulated: virtual machines with zero, equal, unique and volatile
-pages, in numbers alone. What bench/scale.py and the tests of the fast engine run on."""
+"""A host as operators have them, simulated in numbers alone.
+
+Virtual machines with zero, equal, unique and volatile
+pages: what bench/scale.py and the tests of the fast engine run on.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +25,11 @@ _STRIDE = 7919
 
 @dataclass(frozen=True)
 class Mix:
-    """Parts of all pages. copies: how many pages a content of the equal ones has, on the average;
-    they are spread as a power law, so that a few contents have thousands."""
+    """Parts of all pages.
+
+    copies: how many pages a content of the equal ones has, on the average;
+    they are spread as a power law, so that a few contents have thousands.
+    """
 
     zero: float = 0.12
     equal: float = 0.38

@@ -90,6 +90,28 @@ def _number(_context: Any, _handle: Any, _word: Any) -> Any:
     return types.int64(_HANDLE, types.int64), code
 
 
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_context: Any, _handle: Any, _word: Any, _offset: Any) -> Any:
+    """Ask for the cache line at so many bytes into a table (its first word in the list)."""
+
+    def code(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        handle, word, offset = arguments
+        address = builder.add(_load(builder, handle, word), offset)
+        pointer = builder.inttoptr(address, cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [pointer, number(0), number(3), number(1)])
+        return _context.get_dummy_value()
+
+    return types.void(_HANDLE, types.int64, types.int64), code
+
+
+def word_of(name: str) -> int:
+    """Where in the list a table's address stands, for `prefetch`."""
+    return _WORDS * Tables._fields.index(name)
+
+
 def _load(builder: Any, address: Any, word: Any) -> Any:
     words = builder.inttoptr(address, ir.IntType(64).as_pointer())
     return builder.load(builder.gep(words, [word]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ksmtrace.model.fast import stable_tree, unstable_tree
+from ksmtrace.model.fast.ahead import look_ahead
 from ksmtrace.model.fast.compiled import compiled, entry
 from ksmtrace.model.fast.stable_nodes import detach
 from ksmtrace.model.fast.tables import (
@@ -38,6 +39,8 @@ def scan_mm(t: Tables, r: Rules, mm: int, spans: Rows, cursor: I64, visits: int)
         visited = spans[at].visited
         end = int(spans[at].end)
         while place < end:
+            if visited:
+                look_ahead(t, r, place, end)
             frame = int(t.place[place].frame)
             if not visited or frame <= ZERO_FRAME:
                 if visited and frame == ZERO_FRAME:

@@ -70,6 +70,15 @@ def free_node(t: Tables, node: int) -> None:
 
 @compiled
 def is_dead(t: Tables, node: int) -> bool:
+    """Whether the node's frame was no KSM page of its any more when the scan began.
+
+    None that has a node dies during a scan.
+    """
+    return t.node[node].flags & STALE != 0
+
+
+@compiled
+def has_died(t: Tables, node: int) -> bool:
     """Whether the node's frame is no KSM page of its any more."""
     frame = t.node[node].frame
     if t.frame[frame].node != node:

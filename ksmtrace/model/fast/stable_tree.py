@@ -14,6 +14,7 @@ from ksmtrace.model.fast.stable_nodes import (
     destroy,
     erase_chain,
     erase_place,
+    has_died,
     has_room,
     is_dead,
     join_chain,
@@ -60,6 +61,7 @@ from ksmtrace.model.work import WARM_LEVELS
 
 _FOUND, _RESTART, _GIVE_UP = 0, 1, 2
 _NEVER = 1 << 62
+_BESIDE = 64
 
 
 @compiled
@@ -82,7 +84,7 @@ def begin_scan(t: Tables, r: Rules) -> int:
     events = 0
     for node in range(1, t.counts[NEXT_NODE]):
         n[node].flags &= 0xFF ^ (STALE | WATCHED)
-        if n[node].frame != 0 and is_dead(t, node):
+        if n[node].frame != 0 and has_died(t, node):
             n[node].flags |= STALE
             t.counts[STALE_NODES] += 1
             events += 1 + int(n[node].items)
@@ -175,7 +177,9 @@ def insert(t: Tables, r: Rules, frame: int) -> int:
     tree = nid_of(r, int(t.frame[frame].nid))
     content = int(t.frame[frame].content)
     count_levels(t, STABLE_LEVELS, STABLE_DEPTH)
-    while True:
+    equal = 0
+    parent, left = _parent_beside(t, tree, content)
+    while parent == 0:
         status, equal, _dup, parent, left, _met = _walk(t, r, content, tree, False)
         if status == _FOUND:
             break
@@ -191,6 +195,30 @@ def insert(t: Tables, r: Rules, frame: int) -> int:
     else:
         join_chain(t, r, chain_of(t, r, equal), node)
     return node
+
+
+@compiled
+def _parent_beside(t: Tables, tree: int, content: int) -> tuple[int, bool]:
+    """A new leaf's parent and side, found from the node next below in order; (0, _) if that fails.
+
+    There is one place for a key in a tree of a given shape: right below its predecessor, or left
+    below its successor. Where contents are numbered in order the predecessor is close by.
+    """
+    if len(t.content) != 0 or not is_calm(t, tree, content) or t.known[tree, content].stable != 0:
+        return 0, False
+    below = content - 1
+    least = max(0, content - _BESIDE)
+    while below >= least and t.known[tree, below].stable == 0:
+        below -= 1
+    if below < least:
+        return 0, False
+    node = int(t.known[tree, below].stable)
+    if t.node[node].right == 0:
+        return node, False
+    node = int(t.node[node].right)
+    while t.node[node].left != 0:
+        node = int(t.node[node].left)
+    return node, True
 
 
 @compiled

@@ -54,16 +54,17 @@ FRAME = np.dtype(
 
 NODE = np.dtype(
     [
-        ("content", _U32), ("parent", _U32), ("left", _U32), ("right", _U32), ("frame", _U32),
-        ("oldest", _U32), ("newest", _U32), ("items", _U32), ("chain", _U32), ("before", _U32),
-        ("after", _U32), ("flags", _U8), ("nid", _U8),
+        ("content", _U32), ("left", _U32), ("right", _U32), ("parent", _U32), ("flags", _U8),
+        ("nid", _U8), ("frame", _U32), ("oldest", _U32), ("newest", _U32), ("items", _U32),
+        ("chain", _U32), ("before", _U32), ("after", _U32), ("unused", _I64), ("unused_too", _I64),
     ],
     align=True,
 )  # fmt: skip
 """Stable nodes, and the chains' places in the tree (IS_CHAIN). oldest, newest: the ends of the list
 of places on it, items: how many. chain: the chain that it is in, or for IS_CHAIN is. before, after:
 neighbours among a chain's dups, or among those that are MIGRATING. An IS_UNSTABLE row is of an
-unstable tree, and `oldest` its place. A row that is not in use is linked to the next by `after`."""
+unstable tree, and `oldest` its place. A row that is not in use is linked to the next by `after`. Its
+64 bytes are a cache line: a walk touches one for each level."""
 
 CHAIN = np.dtype(
     [

@@ -6,7 +6,7 @@ import pytest
 
 from ksmtrace.model.uksm import GOVERNORS, Quirks, planning
 from ksmtrace.model.uksm.settings import Settings
-from tests.support.uksm import PAGE, Uksm, unique
+from tests.support.uksm import MEMCMP_COST, PAGE, Uksm, unique
 
 SAME = b"same"
 
@@ -262,3 +262,32 @@ def test_an_incompatible_region_is_never_scanned_nor_one_without_memory() -> Non
     memory.write(mm, (1 << 41) + PAGE, SAME)
     machine.wake()
     assert len(machine.scanner._daemon.on_rungs()) == 2
+
+
+def test_collisions_and_full_hashes_are_booked_in_words() -> None:
+    almost = b"base" + b"\0" * 4091 + b"x"
+    machine = Uksm([b"base"] * 3 + [almost] * 2)
+    machine.wake()
+    machine.look(0, 1, 2, 0)
+    state = machine.scanner._state
+    state.strength.account.spent = 0
+    full_hash, collision = 1034 - 64, MEMCMP_COST + 64
+    machine.look(3)
+    assert state.strength.account.spent == collision, "with the merged page"
+    machine.look(4)
+    assert state.strength.account.spent == 2 * collision + full_hash
+    assert state.strength.account.spared == 6 * (1024 - 64)
+
+
+@pytest.mark.parametrize(("passed", "left"), [(True, 1000), (False, 3995)])
+def test_a_slot_s_end_takes_its_visits_of_this_round_off(passed: bool, left: int) -> None:
+    machine = Uksm(unique(3000), unique(5000))
+    machine.wake()
+    state, slot = machine.scanner._state, machine.slot(0)
+    state.svp, slot.done = 4000, 5
+    slot.round_mark = state.full_round if passed else 0
+    machine.memory.unmap(machine.mms[0], machine.address(0), machine.address(3000))
+    daemon = machine.scanner._daemon
+    daemon.slots.look()
+    daemon.slots.reap()
+    assert state.svp == left
