@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, tuple[str, ...]] = {
     "capture": ("record", "stat", "exporter"),
     "look": ("report", "timeline", "diff", "export", "import"),
-    "ask": ("why", "estimate", "advise", "doctor"),
+    "ask": ("why", "estimate", "advise", "tune", "doctor"),
     "model": ("lab", "simulate", "replay", "kernels"),
 }
 """Every verb, by what it is for. A verb is a module of this package with a docstring that is its

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gzip
 import os
 import platform
 import re
@@ -56,6 +57,16 @@ def cache_folder() -> Path:
 def memory_bytes() -> int:
     """Installed memory that the kernel manages."""
     return os.sysconf("SC_PHYS_PAGES") * PAGE_BYTES
+
+
+def tick_ns() -> int:
+    """The kernel's timer tick (CONFIG_HZ); 4 ms, as most distributions have it, where unknown."""
+    try:
+        text = gzip.decompress(Path("/proc/config.gz").read_bytes()).decode()
+    except OSError:
+        text = read_text(f"/boot/config-{kernel_release()}") or ""
+    found = re.search(r"^CONFIG_HZ=(\d+)$", text, re.MULTILINE)
+    return 1_000_000_000 // int(found[1]) if found else 4_000_000
 
 
 def boot_id() -> str | None:

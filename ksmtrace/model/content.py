@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Literal
 
 import xxhash
@@ -67,6 +68,7 @@ def xxhash_checksum(content: bytes) -> int:
     return xxhash.xxh64_intdigest(page_of(content)) & _U32
 
 
+@lru_cache(maxsize=1 << 16)
 def jhash2_checksum(content: bytes) -> int:
     """jhash2 over the page's 1024 native words with initval 17: oldchecksum before 5.0."""
     words = struct.unpack("<1024I", page_of(content))

@@ -61,8 +61,9 @@ from ksmtrace.model.state import State
 
 _EVENTS_A_VISIT = 8
 _FRAMES_A_VISIT = 2
-_CHUNK = 1 << 18
+_CHUNKS = 200
 _LEAST_CHUNK = 1 << 10
+_MOST_CHUNK = 1 << 18
 _PATIENCE = 256
 
 _COUNTERS = {
@@ -89,7 +90,7 @@ class Progress:
 class FastCycle:
     """ksmd's list of address spaces, and full scans of them.
 
-    on_progress: called after every quarter million visits or so, and at each end of a scan.
+    on_progress: called some two hundred times in a scan, or after every quarter million visits.
     """
 
     def __init__(self, state: State, memory: FastMemory, stream: FastStream) -> None:
@@ -181,7 +182,7 @@ class FastCycle:
     def _make_room(self, rules: Rules, reserve: int) -> int:
         """Have room for a number of visits, and return that."""
         memory = self._memory
-        visits = _CHUNK if len(memory.tables.place) >= _CHUNK else _LEAST_CHUNK
+        visits = min(max(len(memory.tables.place) // _CHUNKS, _LEAST_CHUNK), _MOST_CHUNK)
         memory.ready(
             per_node=bool(rules["per_node"]),
             nodes=2 * visits,

@@ -237,6 +237,26 @@ class FastMemory(Memory):
         self._frames += len(contents)
         self._next_pfn += len(contents)
 
+    def fill_places(
+        self,
+        places: npt.NDArray[np.int64],
+        contents: npt.NDArray[np.uint32],
+        frames: npt.NDArray[np.int64],
+    ) -> None:
+        """Map a page at each place, where nothing is yet; equal `frames` share one."""
+        _, first, which = np.unique(frames, return_index=True, return_inverse=True)
+        which = which.reshape(-1)
+        self.reserve_frames(len(first))
+        numbers = self._frames + np.arange(len(first))
+        rows = self.tables.frame[self._frames : self._frames + len(first)]
+        rows["content"] = contents[first]
+        rows["mapcount"] = np.bincount(which, minlength=len(first))
+        rows["pfn"] = self._next_pfn + 1 + np.arange(len(first))
+        rows["flags"] = np.where(rows["mapcount"] == 1, EXCLUSIVE, 0)
+        self.tables.place["frame"][places] = numbers[which]
+        self._frames += len(first)
+        self._next_pfn += len(first)
+
     def rewrite(self, places: npt.NDArray[np.int64], contents: npt.NDArray[np.uint32]) -> None:
         """Write a whole page at each place, where there is one that is mapped and writable."""
         assert self.ksm is not None

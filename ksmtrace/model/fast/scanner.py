@@ -60,6 +60,10 @@ class FastScanner(KsmScanner):
         """Events so far, by kind."""
         return {kind.name: int(self._events.counts[kind.id]) for kind in KINDS}
 
+    def watch(self, function: Callable[[], None]) -> None:
+        """Have a function called now and then while a scan goes on, the counters up to date."""
+        self._fast.on_progress = lambda _progress: function()
+
     def finish_scan(self) -> None:
         """One full scan; the events stay to be taken."""
         pages_to_scan = self._state.settings.pages_to_scan

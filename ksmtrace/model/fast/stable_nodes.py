@@ -74,7 +74,7 @@ def is_dead(t: Tables, node: int) -> bool:
 
     None that has a node dies during a scan.
     """
-    return t.node[node].flags & STALE != 0
+    return bool(t.node[node].flags & STALE)
 
 
 @compiled

@@ -63,8 +63,8 @@ NODE = np.dtype(
 """Stable nodes, and the chains' places in the tree (IS_CHAIN). oldest, newest: the ends of the list
 of places on it, items: how many. chain: the chain that it is in, or for IS_CHAIN is. before, after:
 neighbours among a chain's dups, or among those that are MIGRATING. An IS_UNSTABLE row is of an
-unstable tree, and `oldest` its place. A row that is not in use is linked to the next by `after`. Its
-64 bytes are a cache line: a walk touches one for each level."""
+unstable tree, and `oldest` its place. A row that is not in use is linked to the next by `after`.
+Its 64 bytes are a cache line: a walk touches one for each level."""
 
 CHAIN = np.dtype(
     [
