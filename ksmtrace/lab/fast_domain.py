@@ -10,7 +10,7 @@ from ksmtrace.lab.scenario import ScenarioError
 def refusal(plan: Plan) -> str | None:
     """The first thing in a scenario that the fast engine can't do, with where; None if it can all.
 
-    Held pages, huge pages, and stops within a full scan.
+    Held pages, huge pages, stops within a full scan, and work at ksmd's own pace.
     """
     for step in plan.steps:
         for operation in step.operations:
@@ -36,6 +36,8 @@ def _what(operation: op.Operation) -> str | None:
             return "a page that is held (pin)"
         case op.Batch():
             return "a stop within a full scan (batch)"
+        case op.Run():
+            return "work at ksmd's own pace (run)"
         case op.Map(huge=True):
             return "huge pages"
     return None

@@ -57,7 +57,7 @@ def check_room(pages: int, engine: Engine) -> None:
 def _places(moment: Moment) -> list[tuple[int, slice]]:
     """(process, its pages), in order."""
     tgids, first = np.unique(moment.tgids, return_index=True)
-    ends = [*first[1:], len(moment)]
+    ends = [*first, len(moment)][1:]
     return [(int(t), slice(int(a), int(b))) for t, a, b in zip(tgids, first, ends, strict=True)]
 
 
