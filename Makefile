@@ -22,7 +22,7 @@ demo: .venv/.set-up-use	## set up, trace the real ksmd on a small workload, repo
 .PHONY: test
 test: .venv/.set-up-dev	## set up; lint, types, all tests, live where possible
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
-	@$(PY) -m mypy
+	@$(PY) -m ksmtrace.model.fast & compiling=$$!; $(PY) -m mypy && wait $$compiling
 	@$(PY) -m pytest -n auto tests --ignore=tests/live --ignore=tests/kernels
 	@$(PY) -m pytest tests/live tests/kernels
 
@@ -36,6 +36,10 @@ bpf: .venv/.set-up-dev	## build the BPF objects, the event header and the genera
 .PHONY: bench-capture
 bench-capture: .venv/.set-up-dev	## capture side by side: this, perf, bcc, bpftrace (root)
 	@$(PY) bench/capture.py
+
+.PHONY: bench-contests
+bench-contests: .venv/.set-up-dev	## KSM and UKSM on six workloads, under three protocols
+	@$(PY) bench/contests.py --write; $(PY) scripts/generate.py
 
 .PHONY: bench-costs
 bench-costs: .venv/.set-up-dev	## ksmd's CPU time, predicted from counted work and measured (root)
@@ -61,10 +65,19 @@ bench-exporter: .venv/.set-up-dev	## what a scrape costs with thousands of proce
 bench-model: .venv/.set-up-dev	## page visits a second of the model, and of the real ksmd (root)
 	@$(PY) bench/model.py
 
+.PHONY: bench-scale
+bench-scale: .venv/.set-up-dev	## full scans of hosts up to a terabyte; readable engine, ksmd (root)
+	@$(PY) bench/scale.py
+	@$(PY) bench/scale.py --converge
+
 .PHONY: bench-timeline
 bench-timeline: .venv/.set-up-dev	## from ten million events on disk to all tables; live load (root)
 	@$(PY) bench/timeline.py --times 3
 	@$(PY) bench/live_timeline.py
+
+.PHONY: bench-whatif
+bench-whatif: .venv/.set-up-dev	## settings predicted, and what ksmd then did (root)
+	@$(PY) bench/whatif_reality.py --write; $(PY) scripts/generate.py
 
 .PHONY: test-kernels
 test-kernels: .venv/.set-up-dev	## 6.1, 6.12 and this host, 800 scenarios each (root)

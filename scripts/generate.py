@@ -10,6 +10,7 @@ import os
 import re
 import shlex
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -146,10 +147,106 @@ def reality_table() -> str:
     return "\n".join(lines) + "\n"
 
 
+def contests_table() -> str:
+    """KSM and UKSM on the shipped workloads, as `make bench-contests` found them."""
+    kept = json.loads((ROOT / "docs" / "contests.json").read_text())
+    lines = []
+    for report in kept:
+        lines += [
+            f"### {report['title']}",
+            "",
+            f"`{report['scenario']}`: {report['optimum_pages']:,} pages can be saved.",
+            "",
+            "| protocol | scanner | saved | on average | 50 % | 90 % | 99 % | CPU | visits |",
+            "|---|---|---|---|---|---|---|---|---|",
+        ]
+        told = set()
+        for protocol in report["protocols"]:
+            for one in protocol["outcomes"]:
+                row = _contest_row(protocol["title"], one)
+                if row not in told:
+                    lines.append(row)
+                told.add(row)
+        lines += ["", *(f"{note}." for note in report["notes"]), ""]
+    return "\n".join(lines)
+
+
+def _contest_row(protocol: str, one: dict[str, Any]) -> str:
+    times = (one[f"time_to_{part}_s"] for part in (50, 90, 99))
+    under = protocol if "pages_to_scan" in one["settings"] else "any"
+    return (
+        f"| {under} | {one['on']} | {one['saved_pages']:,} | {one['saved_pages_mean']:,.0f} | "
+        + " | ".join("–" if seconds is None else f"{seconds:.1f} s" for seconds in times)
+        + f" | {one['cpu_s']:.2f} s | {one['page_visits']:,} |"
+    )
+
+
+def whatif_table() -> str:
+    """What was predicted of settings and what ksmd then did: `make bench-whatif`."""
+    lines = [
+        "| workload | settings | | predicted | measured | rounds | difference |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in _whatif_rows():
+        head = f"{row['workload']} | {_settings_in_words(row)}"
+        for name, one in row["figures"].items():
+            words, unit, digits = _WHATIF_FIGURES[name]
+            predicted, measured, low, high = (
+                f"{one[key]:,.{digits}f}" for key in ("predicted", "measured", "low", "high")
+            )
+            rounds = f"{low} to {high}" if row["rounds"] > 1 else "one"
+            lines.append(
+                f"| {head} | {words} | {predicted}{unit} | {measured}{unit} | {rounds} "
+                f"| {one['error']:+.1%} |"
+            )
+            head = " | "
+    return "\n".join(lines) + "\n"
+
+
+def whatif_short_table() -> str:
+    """The same, a row for each setting: predicted, measured, difference."""
+    titles = [words for words, _, _ in _WHATIF_FIGURES.values()]
+    lines = [
+        f"| workload | settings | {' | '.join(titles)} |",
+        "|---|---|" + "---|" * len(titles),
+    ]
+    for row in _whatif_rows():
+        cells = [
+            f"{one['predicted']:,.{digits}f}{unit}, {one['measured']:,.{digits}f}{unit} "
+            f"({one['error']:+.0%})"
+            for name, one in row["figures"].items()
+            for _, unit, digits in [_WHATIF_FIGURES[name]]
+        ]
+        lines.append(
+            f"| {row['workload']} | {_settings_in_words(row)} | " + " | ".join(cells) + " |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+_WHATIF_FIGURES = {
+    "seconds_to_90_percent": ("90 % saved after", " s", 1),
+    "pages_saved": ("pages saved", "", 0),
+    "cpu_seconds_to_99_percent": ("CPU until 99 %", " s", 2),
+    "cpu_percent_afterwards": ("of a core afterwards", " %", 1),
+}
+"""In words, with their unit, to so many digits."""
+
+
+def _whatif_rows() -> list[dict[str, Any]]:
+    kept = json.loads((ROOT / "docs" / "whatif-reality.json").read_text())
+    rows: list[dict[str, Any]] = kept["outcomes"]
+    return rows
+
+
+def _settings_in_words(row: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in row["settings"].items())
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "advice": rules_table,
     "behaviours": behaviours_table,
     "causes": causes_table,
+    "contests": contests_table,
     "figures": partial(measures_table, STAT_MEASURES),
     "measures": partial(measures_table, MEASURES),
     "metrics": metrics_table,
@@ -157,6 +254,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "rules": rules_list,
     "tried": tried_table,
     "uksm-ports": ports_table,
+    "whatif": whatif_table,
+    "whatif-short": whatif_short_table,
 }
 """What may stand between <!-- NAME --> and <!-- /NAME --> in a command's page."""
 _TABLE = re.compile(rf"(<!-- ({'|'.join(TABLES)}) -->\n).*?(<!-- /\2 -->)", re.DOTALL)
@@ -166,6 +265,22 @@ def worked_page(name: str) -> str:
     """docs/NAME.md with what its examples print now."""
     with contextlib.chdir(ROOT):
         return refreshed(ROOT / "docs" / f"{name}.md")
+
+
+def compare_page() -> str:
+    """docs/compare.md with its example's output and its table in place."""
+    page = (ROOT / "docs" / "compare.md").read_text()
+    # What work costs on the machine where docs are made must not matter.
+    with tempfile.TemporaryDirectory() as empty:
+        kept = os.environ.get("KSMTRACE_CACHE")
+        os.environ["KSMTRACE_CACHE"] = empty
+        try:
+            page = _OUTPUT.sub(lambda found: found[1] + output(found[2]) + found[3], page)
+        finally:
+            os.environ.pop("KSMTRACE_CACHE")
+            if kept is not None:
+                os.environ["KSMTRACE_CACHE"] = kept
+    return _TABLE.sub(lambda found: found[1] + TABLES[found[2]]() + found[3], page)
 
 
 def front_page() -> str:
@@ -178,6 +293,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "README.md": front_page,
     "bpf/event.h": c_header,
     "docs/analysis.md": partial(worked_page, "analysis"),
+    "docs/compare.md": compare_page,
     "docs/events.md": events_page,
     "docs/recording.md": recording_page,
     "docs/scenarios.md": scenarios_page,

@@ -259,12 +259,14 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _list(*, as_json: bool) -> int:
-    from ksmtrace.lab.run import shipped_scenarios
+    from ksmtrace.lab.run import shipped_scenarios, shipped_workloads
     from ksmtrace.lab.scenario import read_scenario
 
+    groups = {"scenario": shipped_scenarios(), "workload": shipped_workloads()}
     told = [
-        {"name": path.stem, "title": scenario.title, "about": scenario.about}
-        for path in shipped_scenarios()
+        {"name": path.stem, "group": group, "title": scenario.title, "about": scenario.about}
+        for group, paths in groups.items()
+        for path in paths
         for scenario in [read_scenario(path)]
     ]
     if as_json:
@@ -273,6 +275,12 @@ def _list(*, as_json: bool) -> int:
         print(json.dumps(told, indent=1))
     else:
         width = max((len(one["name"]) for one in told), default=0)
-        for one in told:
-            print(f"{one['name']:<{width}}  {one['title']}")
+        for group in groups:
+            if group == "workload":
+                print(
+                    "\nworkloads, to compare scanners by: ksmtrace simulate NAME --on ... --on ..."
+                )
+            for one in told:
+                if one["group"] == group:
+                    print(f"{one['name']:<{width}}  {one['title']}")
     return Exit.OK

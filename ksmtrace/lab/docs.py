@@ -68,6 +68,18 @@ Nothing. It works in `scan` and `batch` steps only. On the real kernel it is par
 pages_to_scan so high that a batch is a whole scan, unless the scenario sets pages_to_scan itself
 or turns the advisor on.
 
+In a `run` step, which is for models only, it works at its own pace: batches of pages_to_scan that
+take the CPU time that their work costs, and sleep_millisecs between them.
+
+## On UKSM
+
+`--on uksm:full` performs a scenario on the [model of UKSM](uksm.md): `uksm:` and a governor (full,
+medium, low or quiet), as released; a `-` and the name of a quirk switches that off, as in
+`uksm:full-ghost-freeze`, and `uksm:full-quirks` all of them. A scan is there: wake-ups until each
+page was visited once. KSM's knobs do nothing but `run`, and a note says so; `batch`, `swap_out` and
+`migrate` are refused. What a scenario expects is of KSM, and not held against UKSM; counters stand
+beside KSM's by their own names, and neither they nor events are compared with KSM's.
+
 ## Steps
 """
 

@@ -65,6 +65,15 @@ def _no_swap() -> list[Obstacle]:
     return found
 
 
+def _a_parked_ksmd() -> list[Obstacle]:
+    return [
+        Obstacle(
+            "ksmd works in steps here, and a step of the scenario lets it run at its own pace",
+            "that is for models: ksmtrace simulate",
+        )
+    ]
+
+
 def _text(path: Path) -> str:
     try:
         return path.read_text().strip()
@@ -78,7 +87,8 @@ TWO_NODES = Need(
     _no_second_node,
 )
 SWAP = Need("swap", lambda o: isinstance(o, op.SwapOut), _no_swap)
-NEEDS = (TWO_NODES, SWAP)
+OWN_PACE = Need("its own pace", lambda o: isinstance(o, op.Run), _a_parked_ksmd)
+NEEDS = (TWO_NODES, SWAP, OWN_PACE)
 
 
 def needs_of(plan: Plan) -> tuple[Need, ...]:

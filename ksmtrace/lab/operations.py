@@ -220,7 +220,22 @@ class Wait:
     milliseconds: int
 
 
+@dataclass(frozen=True)
+class Run:
+    """The scanner works at its own pace for a time, and pages are written meanwhile.
+
+    pages: (process, address) of those that are. every_ms: how often; at_once: how many each time,
+    going round. fresh: what they then hold nobody else has; else what they held before.
+    """
+
+    milliseconds: int
+    pages: tuple[tuple[str, int], ...] = ()
+    every_ms: int = 0
+    at_once: int = 0
+    fresh: bool = True
+
+
 Operation = (
     Start | Map | Advise | Protect | Unmap | Write | WritePart | Read | Remap | Place | Migrate
-    | SwapOut | Fork | Exec | Exit | MergeAny | Pin | Unpin | SetKnob | Scan | Batch | Wait
+    | SwapOut | Fork | Exec | Exit | MergeAny | Pin | Unpin | SetKnob | Scan | Batch | Wait | Run
 )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ksmtrace.kernel.sysfs import COUNTERS
+from ksmtrace.kernel.sysfs import COUNTERS_BY_NAME
 from ksmtrace.lab.compare import Comparison
 from ksmtrace.lab.notation import without_scans
 from ksmtrace.lab.performance import Observation
@@ -16,7 +16,8 @@ def report_of(run: Run) -> dict[str, Any]:
 
     {"agree": bool, "on": [...], "scans": [{"scan": n, "counters": {name: {on: value}},
     "events_agree": bool, ...}], "steps": [...], "first_difference": {...} or None, ...}. A counter
-    that a place does not have is left out there.
+    that a place does not have is left out there. "kinds": the places, those together that were
+    compared; what agrees, agrees within each kind.
     """
     steps = [_step(run, number) for number in range(len(run.plan.steps))]
     return {
@@ -25,6 +26,7 @@ def report_of(run: Run) -> dict[str, Any]:
         "about": run.plan.scenario.about,
         "on": [place.name for place in run.places],
         "kernels": {place.name: ".".join(map(str, place.profile.version)) for place in run.places},
+        "kinds": run.kinds,
         "agree": run.agree,
         "as_expected": not run.disappointments,
         "disappointments": [str(disappointment) for disappointment in run.disappointments],
@@ -77,14 +79,15 @@ def _seen(run: Run, number: int) -> dict[str, Any]:
 
 
 def _counters(names: list[str], all_seen: list[Observation]) -> dict[str, dict[str, int]]:
+    own = [name for seen in all_seen for name in seen.counters if name not in COUNTERS_BY_NAME]
     return {
-        counter.name: values
-        for counter in COUNTERS
+        counter: values
+        for counter in dict.fromkeys([*COUNTERS_BY_NAME, *own])
         if (
             values := {
-                name: seen.counters[counter.name]
+                name: seen.counters[counter]
                 for name, seen in zip(names, all_seen, strict=True)
-                if counter.name in seen.counters
+                if counter in seen.counters
             }
         )
     }

@@ -9,24 +9,28 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from ksmtrace.errors import Exit, KsmtraceError
+from ksmtrace.errors import Exit, KsmtraceError, host_cannot
 from ksmtrace.lab.compare import Comparison, compare
 from ksmtrace.lab.disappointments import Disappointment, disappointments
+from ksmtrace.lab.needs import OWN_PACE, needs_of
 from ksmtrace.lab.on_model import perform_on_model
+from ksmtrace.lab.on_uksm import check_uksm, perform_on_uksm
 from ksmtrace.lab.performance import Observation, Performance, Watch
 from ksmtrace.lab.plan import Plan
 from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.scenario import Scenario, read_scenario
 from ksmtrace.lab.where import MODEL, Where
+from ksmtrace.model.engines import Engine
 
 SHIPPED = Path(__file__).parent / "scenarios"
+WORKLOADS = Path(__file__).parent / "workloads"
 Progress = Callable[[str, int, int], None]
 """Called with where, step and number of steps."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """One scenario, performed in several places. comparisons: each with each."""
+    """One scenario, performed in several places. comparisons: each with each of its kind."""
 
     plan: Plan
     places: tuple[Where, ...]
@@ -40,14 +44,33 @@ class Run:
         return all(comparison.agree for comparison in self.comparisons)
 
     @property
+    def kinds(self) -> list[list[str]]:
+        """The places' names, those together whose scanners are of a kind and so are compared."""
+        scanners = dict.fromkeys(place.scanner for place in self.places)
+        return [[p.name for p in self.places if p.scanner == scanner] for scanner in scanners]
+
+    @property
     def notes(self) -> list[str]:
         """What was assumed or left out."""
-        notes = [f"{w.name}: {w.profile.note}" for w in self.places if w.profile.note]
+        notes = []
+        if len(self.kinds) > 1:
+            one, other = (", ".join(kind) for kind in self.kinds)
+            notes.append(f"{one} and {other} are told side by side, but not compared")
+        notes += [
+            f"{name}: what the scenario expects is of KSM, so not held against it"
+            for kind in self.kinds
+            for name in kind
+            if self._is_uksm(name) and any(step.expect or step.refused for step in self.plan.steps)
+        ]
+        notes += [f"{w.name}: {w.profile.note}" for w in self.places if w.profile.note]
         for performance in self.performances:
             if "addr" in performance.fields_unknown:
                 unknown = ", ".join(performance.fields_unknown)
                 notes.append(f"{performance.on}: {unknown} unknown there, and so not compared")
         return notes + [f"{p.on}: {note}" for p in self.performances for note in p.notes]
+
+    def _is_uksm(self, name: str) -> bool:
+        return any(place.name == name and place.uksm for place in self.places)
 
 
 def shipped_scenarios() -> list[Path]:
@@ -55,14 +78,19 @@ def shipped_scenarios() -> list[Path]:
     return sorted(SHIPPED.glob("*.toml"))
 
 
+def shipped_workloads() -> list[Path]:
+    """Those in which scanners work at their own pace, to be compared."""
+    return sorted(WORKLOADS.glob("*.toml"))
+
+
 def find_scenario(name: str) -> Path:
     """A scenario's file: a path, `-` for standard input, or the name of a shipped one."""
     path = Path(name)
     if name == "-" or path.is_file():
         return path
-    shipped = SHIPPED / f"{name}.toml"
-    if shipped.is_file():
-        return shipped
+    for shipped in (SHIPPED / f"{name}.toml", WORKLOADS / f"{name}.toml"):
+        if shipped.is_file():
+            return shipped
     raise KsmtraceError(
         f"there is no scenario {name}",
         "give a file, or one of those that `ksmtrace lab list` names",
@@ -94,12 +122,19 @@ def run_everywhere(
     on_real: Callable[[Where, Plan, Watch], Performance] | None = None,
     progress: Progress = lambda _where, _step, _steps: None,
     visits: bool = False,
+    seed: int = 0,
+    engine: Engine = "readable",
 ) -> Run:
     """Perform a plan in all places, the real ones first, so that models can live in their time.
 
     on_real: performs on a real kernel, where one of the places is it. The first real one is also
-    whose model `model` is. visits: models tell what became of every visit. Raises KsmtraceError.
+    whose model `model` is. visits: models tell what became of every visit. seed: of UKSM's random
+    numbers. Raises KsmtraceError.
     """
+    if any(place.real for place in places) and OWN_PACE in needs_of(plan):
+        raise host_cannot(OWN_PACE.obstacles(), f"perform {plan.scenario.name}")
+    if any(place.uksm for place in places):
+        check_uksm(plan)
     done: dict[str, Performance] = {}
     first_real: Performance | None = None
     for place in sorted(places, key=lambda place: not place.real):
@@ -112,6 +147,11 @@ def run_everywhere(
             done[place.name] = on_real(place, plan, watch)
             first_real = first_real or done[place.name]
             continue
+        if place.uksm is not None:
+            done[place.name] = perform_on_uksm(plan, place, watch=watch, seed=seed)
+            if visits:
+                done[place.name].notes.append("the model of UKSM keeps no log of visits")
+            continue
         of_first = place.name == MODEL and first_real is not None
         done[place.name] = perform_on_model(
             plan,
@@ -120,9 +160,19 @@ def run_everywhere(
             like=first_real.observations if first_real else (),
             watch=watch,
             visits=visits,
+            engine=engine,
         )
     places = [replace(place, profile=done[place.name].profile) for place in places]
     performances = tuple(done[place.name] for place in places)
-    comparisons = tuple(compare(plan, one, other) for one, other in combinations(performances, 2))
-    unmet = tuple(d for performance in performances for d in disappointments(plan, performance))
+    comparisons = tuple(
+        compare(plan, done[one.name], done[other.name])
+        for one, other in combinations(places, 2)
+        if one.scanner == other.scanner
+    )
+    unmet = tuple(
+        disappointment
+        for place in places
+        if place.uksm is None
+        for disappointment in disappointments(plan, done[place.name])
+    )
     return Run(plan, tuple(places), performances, comparisons, unmet)

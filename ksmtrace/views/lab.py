@@ -30,7 +30,7 @@ def render_lab(report: Mapping[str, Any]) -> RenderableType:
         if step["say"]:
             parts.append(Padding(Text(_in_one_line(step["say"]), style="cyan"), (0, 0, 0, 2)))
         for seen in step["seen"]:
-            parts += _seen(report["on"], seen, before)
+            parts += _seen(report["kinds"], seen, before)
             if seen["scan"] is not None:
                 before = seen["counters"]
     parts.append(Text(""))
@@ -54,32 +54,33 @@ def _short(value: Any) -> str:
 
 
 def _seen(
-    on: list[str], seen: Mapping[str, Any], before: Mapping[str, Mapping[str, int]]
+    kinds: list[list[str]], seen: Mapping[str, Any], before: Mapping[str, Mapping[str, int]]
 ) -> list[RenderableType]:
     parts: list[RenderableType] = []
     parts += _visits(seen)
-    parts += _events(on, seen)
+    parts += _events(kinds, seen)
     refused = {name: word for name, word in seen["refused"].items() if word}
     if refused:
         told = ", ".join(f"{name}: {word}" for name, word in refused.items())
         parts.append(Padding(Text(f"refused: {told}", style="yellow"), (0, 0, 0, 5)))
     if seen["scan"] is not None or not seen["counters_agree"]:
-        parts.append(Padding(_counters(on, seen, before), (0, 0, 0, 5)))
+        parts.append(Padding(_counters(kinds, seen, before), (0, 0, 0, 5)))
     return parts
 
 
 def _counters(
-    on: list[str], seen: Mapping[str, Any], before: Mapping[str, Mapping[str, int]]
+    kinds: list[list[str]], seen: Mapping[str, Any], before: Mapping[str, Mapping[str, int]]
 ) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
     title = f"after scan {seen['scan']}" if seen["scan"] is not None else "counters"
     table.add_column(title, no_wrap=True, header_style="bold")
+    on = [name for kind in kinds for name in kind]
     for name in on:
         table.add_column(name, justify="right", no_wrap=True, overflow="ellipsis")
     for name, values in seen["counters"].items():
-        differs = len(set(values.values())) > 1
+        differs = any(len({values[o] for o in kind if o in values}) > 1 for kind in kinds)
         changed = values != before.get(name, {})
-        if name == "full_scans" and not differs:
+        if name == "full_scans" and not differs and len(kinds) == 1:
             continue
         shown = name in _USUAL or differs or (changed and any(values.values()))
         if shown:
@@ -89,22 +90,25 @@ def _counters(
     return table
 
 
-def _events(on: list[str], seen: Mapping[str, Any]) -> list[RenderableType]:
-    if seen["events_agree"]:
-        lines = _without_scans(seen["events"][on[0]])
-        return [_list(lines, "")] if lines else []
-    return [_list(_without_scans(seen["events"][name]), f"{name}: ") for name in on]
+def _events(kinds: list[list[str]], seen: Mapping[str, Any]) -> list[RenderableType]:
+    events = {name: _without_scans(lines) for name, lines in seen["events"].items()}
+    if not seen["events_agree"]:
+        return [_list(events[name], f"{name}: ", "red") for kind in kinds for name in kind]
+    if not any(events.values()):
+        return []
+    heads = [f"{', '.join(kind)}: " if len(kinds) > 1 else "" for kind in kinds]
+    return [_list(events[kind[0]], head, "green") for kind, head in zip(kinds, heads, strict=True)]
 
 
 def _without_scans(lines: list[str]) -> list[str]:
     return [line for line in lines if not line.startswith(("START ", "STOP "))]
 
 
-def _list(lines: list[str], head: str) -> RenderableType:
+def _list(lines: list[str], head: str, style: str) -> RenderableType:
     shown = ", ".join(lines[:_MOST_EVENTS]) or "no events"
     if len(lines) > _MOST_EVENTS:
         shown += f", and {count(len(lines) - _MOST_EVENTS)} more"
-    return Padding(Text(head + shown, style="green" if not head else "red"), (0, 0, 0, 5))
+    return Padding(Text(head + shown, style=style), (0, 0, 0, 5))
 
 
 def _visits(seen: Mapping[str, Any]) -> list[RenderableType]:
@@ -135,10 +139,13 @@ def _verdict(report: Mapping[str, Any]) -> list[RenderableType]:
     if len(report["on"]) == 1:
         if report["as_expected"]:
             parts.append(Text(f"{names}: as expected", style="bold green"))
-    elif report["agree"]:
-        parts.append(Text(f"{names}: agree in every counter and every event", style="bold green"))
-    else:
-        parts.append(Text(f"{names}: differ", style="bold red"))
+        return parts
+    compared = "; ".join(", ".join(kind) for kind in report["kinds"] if len(kind) > 1)
+    if compared and report["agree"]:
+        words = f"{compared}: agree in every counter and every event"
+        parts.append(Text(words, style="bold green"))
+    elif compared:
+        parts.append(Text(f"{compared}: differ", style="bold red"))
     return parts
 
 

@@ -33,7 +33,10 @@ def ask(
     pace = pace_asked(moment.knobs, knobs)
     prediction = None
     if passes.done and (pace.pages_to_scan or pace.advisor_mode != "none"):
-        prediction = predict(passes.done, pace, wakeup_ns=costs.wakeup_ns, tick_ns=tick_ns)
+        prediction = predict(
+            passes.done, pace, wakeup_ns=costs.wakeup_ns, tick_ns=tick_ns,
+            cold_level_ns=costs.cold_level_ns,
+        )  # fmt: skip
     return Outcome(on, engine, passes, pace, prediction)
 
 

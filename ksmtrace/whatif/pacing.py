@@ -3,6 +3,10 @@
 ksmd visits pages_to_scan pages, then sleeps sleep_millisecs, by the timer's ticks: it wakes one
 tick late, and what it does within a tick costs no time (kernel/time/timer.c; measured on Linux
 6.18 at 250 ticks a second: 24 ms from one waking to the next for sleep_millisecs=20).
+
+While it sleeps, others use the caches. The tops of KSM's trees, which stay in the cache while ksmd
+runs, are then to be brought again: each node once in a batch, at the price of one that is too deep
+to be cached. That makes small batches dear (docs/tune.md#small-batches).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import numpy.typing as npt
 
 from ksmtrace.kernel.advisor import AdvisorKnobs, AdvisorState, decide
 from ksmtrace.kernel.scanning import MOST_SCANS_SKIPPED
+from ksmtrace.model.work import WARM_LEVELS
 from ksmtrace.whatif.passes import Pass
 
 Floats = npt.NDArray[np.float64]
@@ -105,8 +110,15 @@ class Prediction:
         return 100 * reached[1] / reached[0] if reached and reached[0] else None
 
 
-def predict(passes: Sequence[Pass], pace: Pace, *, wakeup_ns: float, tick_ns: int) -> Prediction:
-    """Reckon all of them at a pace. tick_ns: the kernel's timer tick."""
+def predict(
+    passes: Sequence[Pass],
+    pace: Pace,
+    *,
+    wakeup_ns: float,
+    tick_ns: int,
+    cold_level_ns: float = 0.0,
+) -> Prediction:
+    """Reckon all of them at a pace. tick_ns: the kernel's timer tick; the others are of Costs."""
     advisor = AdvisorState()
     pages_to_scan = pace.pages_to_scan
     if pace.advisor_mode != "none":
@@ -115,7 +127,9 @@ def predict(passes: Sequence[Pass], pace: Pace, *, wakeup_ns: float, tick_ns: in
     seconds, cpu_seconds, saved = [np.zeros(1)], [np.zeros(1)], [np.zeros(1, np.int64)]
     last: list[tuple[float, float]] = []
     for each in passes:
-        took, worked = scan_times(each, pages_to_scan, pace.sleep_millisecs, wakeup_ns, tick_ns)
+        took, worked = scan_times(
+            each, pages_to_scan, pace.sleep_millisecs, wakeup_ns, tick_ns, cold_level_ns
+        )
         seconds.append(now + took / 1e9)
         cpu_seconds.append(cpu + worked / 1e9)
         saved.append(each.saved)
@@ -150,7 +164,12 @@ def predict(passes: Sequence[Pass], pace: Pace, *, wakeup_ns: float, tick_ns: in
 
 
 def scan_times(
-    each: Pass, pages_to_scan: int, sleep_millisecs: int, wakeup_ns: float, tick_ns: int
+    each: Pass,
+    pages_to_scan: int,
+    sleep_millisecs: int,
+    wakeup_ns: float,
+    tick_ns: int,
+    cold_level_ns: float = 0.0,
 ) -> tuple[Floats, Floats]:
     """(time, CPU time) in ns from a scan's beginning to each of its samples."""
     visits = np.diff(each.visits, prepend=0).astype(np.float64)
@@ -158,11 +177,29 @@ def scan_times(
     batches = visits / pages_to_scan
     # The scan's last batch ends with it, however few pages it had.
     batches[-1] += each.visits[-1] // pages_to_scan + 1 - each.visits[-1] / pages_to_scan
-    busy = work + batches * wakeup_ns
+    waking = wakeup_ns + (_refilled(each, visits, pages_to_scan) * cold_level_ns)
+    busy = work + batches * (waking if sleep_millisecs else wakeup_ns)
     with np.errstate(invalid="ignore", divide="ignore"):
         of_batch = np.where(batches > 0, busy / np.maximum(batches, 1e-12), 0.0)
     took = batches * _cycle_ns(of_batch, sleep_millisecs, tick_ns)
     return np.cumsum(np.maximum(took, busy)), np.cumsum(busy)
+
+
+def _refilled(each: Pass, visits: Floats, pages_to_scan: int) -> Floats:
+    """Nodes of the trees' cached tops that a batch comes to, for each sample.
+
+    A search passes one node of each level, whichever: of 2^n nodes that many searches miss a node
+    with a probability of (1 - 2^-n) for each.
+    """
+    levels = np.arange(WARM_LEVELS)[:, None]
+    nodes = np.zeros(len(visits))
+    for tree in each.trees:
+        searches = np.diff(tree.searches, prepend=0.0)
+        depth = np.diff(tree.levels, prepend=0.0) / np.maximum(searches, 1e-12)
+        in_batch = searches / np.maximum(visits, 1.0) * min(pages_to_scan, int(each.visits[-1]))
+        met = 2.0**levels * (1 - (1 - 2.0**-levels) ** in_batch)
+        nodes += (met * np.clip(depth - levels, 0, 1)).sum(axis=0)
+    return nodes
 
 
 def _cycle_ns(busy: Floats, sleep_millisecs: int, tick_ns: int) -> Floats:

@@ -6,7 +6,7 @@ scan; so the scans are done once, and `whatif.pacing` says how long they take at
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -39,17 +39,26 @@ Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
+class Walks:
+    """Searches of one of KSM's trees in a scan, and the nodes that they passed, at each sample."""
+
+    searches: npt.NDArray[np.float64]
+    levels: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Pass:
     """A full scan: samples of how far it was, from its beginning; the last is its end.
 
     visits: pages visited. cpu_ns: the CPU time of that, without waking up. saved: pages saved
-    then, in all. counters: those after it.
+    then, in all. counters: those after it. trees: how the trees were searched for it.
     """
 
     visits: npt.NDArray[np.int64]
     cpu_ns: npt.NDArray[np.float64]
     saved: npt.NDArray[np.int64]
     counters: Mapping[str, int]
+    trees: tuple[Walks, ...] = ()
 
 
 @dataclass
@@ -145,7 +154,7 @@ class _Sampler:
         self._progress = progress
         self._number = 0
         self._before = Work()
-        self._rows: list[tuple[int, float, int]] = []
+        self._rows: list[tuple[int, float, int, int, int]] = []
 
     def begin(self, number: int) -> None:
         self._number = number
@@ -156,15 +165,34 @@ class _Sampler:
         work, before = self._scanner.work, self._before
         ns = replace(work, wakeups=0).ns(self._costs) - replace(before, wakeups=0).ns(self._costs)
         visits = work.visits - before.visits
-        self._rows.append((visits, ns, saved(self._scanner.counters)))
+        stable = work.stable_levels - before.stable_levels
+        unstable = work.unstable_levels - before.unstable_levels
+        self._rows.append((visits, ns, saved(self._scanner.counters), stable, unstable))
         self._progress(self._number, visits)
 
     def end(self) -> Pass:
         self.sample()
-        visits, cpu_ns, pages = zip(*self._rows, strict=True)
+        visits, cpu_ns, pages, stable, unstable = zip(*self._rows, strict=True)
+        counters = dict(self._scanner.counters)
         return Pass(
             np.array(visits, np.int64),
             np.array(cpu_ns, np.float64),
             np.array(pages, np.int64),
-            dict(self._scanner.counters),
+            counters,
+            (
+                _walks(stable, np.full(len(stable), float(counters["pages_shared"]))),
+                _walks(unstable, _growing(unstable, counters["pages_unshared"])),
+            ),
         )
+
+
+def _growing(levels: Sequence[int], nodes: int) -> npt.NDArray[np.float64]:
+    """The unstable tree's nodes at each sample: it starts empty, and searches fill it."""
+    return nodes * np.asarray(levels, np.float64) / max(levels[-1], 1)
+
+
+def _walks(levels: Sequence[int], nodes: npt.NDArray[np.float64]) -> Walks:
+    """Searches, from the nodes passed: a search passes about as many as the tree is deep."""
+    passed = np.asarray(levels, np.float64)
+    depth = np.maximum(np.log2(nodes + 1), 1.0)
+    return Walks(np.cumsum(np.diff(passed, prepend=0.0) / depth), passed)

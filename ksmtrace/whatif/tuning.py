@@ -102,7 +102,7 @@ def tune(
     progress: Progress = lambda _words: None,
 ) -> Tuning:
     """Search settings. Raises KsmtraceError where nothing at all would ever be saved."""
-    search = _Search(limits, costs.wakeup_ns, tick_ns)
+    search = _Search(limits, costs, tick_ns)
     own = {n: v for n, v in moment.knobs.items() if n in SWITCHES and _has(profile, n)}
     own = {**{n: KNOBS_BY_NAME[n].default for n in SWITCHES if _has(profile, n)}, **own}
     now: Candidate | None = None
@@ -159,16 +159,19 @@ def _best(kept: list[Candidate]) -> list[Candidate]:
 class _Search:
     """Everything that was tried, and what of it is worth telling."""
 
-    def __init__(self, limits: Limits, wakeup_ns: float, tick_ns: int) -> None:
+    def __init__(self, limits: Limits, costs: Costs, tick_ns: int) -> None:
         self._limits = limits
-        self._wakeup_ns = wakeup_ns
+        self._costs = costs
         self._tick_ns = tick_ns
         self.found: list[Candidate] = []
         self.tried = 0
 
     def candidate(self, switches: Mapping[str, str], pace: Pace, passes: Passes) -> Candidate:
         self.tried += 1
-        told = predict(passes.done, pace, wakeup_ns=self._wakeup_ns, tick_ns=self._tick_ns)
+        told = predict(
+            passes.done, pace, wakeup_ns=self._costs.wakeup_ns, tick_ns=self._tick_ns,
+            cold_level_ns=self._costs.cold_level_ns,
+        )  # fmt: skip
         return Candidate(switches, pace, told)
 
     def add(self, switches: Mapping[str, str], passes: Passes, *, advisor: bool) -> None:

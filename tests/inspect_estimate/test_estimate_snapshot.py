@@ -15,12 +15,14 @@ from ksmtrace.cli.main import main
 from ksmtrace.inspect.estimate.read import HowToRead, read_memory
 from ksmtrace.inspect.estimate.savings import Terms, reckon
 from ksmtrace.inspect.estimate.snapshot import save_snapshot
+from ksmtrace.kernel.costs import DEFAULT
 from ksmtrace.kernel.releases import profile
 from ksmtrace.lab.workload import PAGE, mergeable_memory, page_of
 from ksmtrace.processes.selection import Wanted, select
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.recording.target import Target
-from ksmtrace.replay.moment import read_moment, saved, scan_moment
+from ksmtrace.whatif.moment import read_moment
+from ksmtrace.whatif.passes import saved, scan
 
 CONTENTS = [5] * 307 + [0] * 211 + list(range(1000, 1101)) + [7] * 3
 
@@ -60,10 +62,10 @@ def test_the_scanner_saves_on_a_snapshot_what_was_estimated(tmp_path: Path, zero
         save_snapshot(sample, Target(tmp_path / "a.ksm"))
     savings = reckon(sample, Terms(zero, 256, 64, 4096))
     moment = read_moment(StoredRecording(tmp_path / "a.ksm"))
-    assert len(moment.pages) == 3 * len(CONTENTS) == savings.candidates
+    assert len(moment) == 3 * len(CONTENTS) == savings.candidates
     knobs = {"use_zero_pages": str(int(zero)), "max_page_sharing": "256", "smart_scan": "0"}
-    run = scan_moment(moment, profile("6.18"), "ksm:6.18", knobs, 50)
-    assert saved(run.scans[-1]) == savings.saved
+    run = scan(moment, profile("6.18"), "ksm:6.18", knobs, DEFAULT)
+    assert saved(run.done[-1].counters) == savings.saved
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's frames needs root")

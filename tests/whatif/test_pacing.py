@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ksmtrace.kernel.advisor import AdvisorKnobs, AdvisorState, decide
+from ksmtrace.model.work import WARM_LEVELS
 from ksmtrace.whatif.pacing import Pace, predict, scan_times
-from ksmtrace.whatif.passes import Pass
+from ksmtrace.whatif.passes import Pass, Walks
 
 TICK = 4_000_000
 
@@ -36,6 +39,46 @@ def test_cycles_are_those_that_were_measured(sleep_ms: int, cycle_ms: int) -> No
 def test_work_beyond_a_tick_takes_time_by_whole_ticks() -> None:
     took, _ = scan_times(scan_of(100_000, 0), 10_000, 20, 0.0, TICK)
     assert took[-1] == pytest.approx(11 * (24 + 8) * 1e6, rel=0.06)
+
+
+def searched(pages: int, depth: int) -> Pass:
+    """Each page is searched for in a tree so deep."""
+    one = scan_of(pages, 0)
+    searches = one.visits.astype(np.float64)
+    return replace(one, trees=(Walks(searches, searches * depth),))
+
+
+def test_a_batch_of_one_brings_a_node_of_each_level_after_sleeping() -> None:
+    _, slept = scan_times(searched(1009, 7), 1, 20, 0.0, TICK, 300.0)
+    # The last batch finds nothing more to do but is as long.
+    assert slept[-1] == pytest.approx(1009 * 1000 + 1010 * 7 * 300)
+
+
+def test_a_large_batch_brings_the_whole_top_of_a_tree_and_no_more() -> None:
+    _, slept = scan_times(searched(1_000_003, 30), 10_000_000, 20, 0.0, TICK, 300.0)
+    assert slept[-1] == pytest.approx(1_000_003 * 1000 + (2**WARM_LEVELS - 1) * 300)
+
+
+def test_without_sleep_the_tops_of_trees_stay_cached() -> None:
+    one = searched(1009, 7)
+    assert scan_times(one, 10, 0, 5.0, TICK, 300.0)[1] == pytest.approx(
+        scan_times(one, 10, 0, 5.0, TICK, 0.0)[1]
+    )
+
+
+@given(st.integers(2, 50_000), st.integers(1, 60_000), st.integers(1, 33))
+def test_small_batches_are_dearer_and_no_search_brings_more_than_its_levels(
+    pages: int, pages_to_scan: int, depth: int
+) -> None:
+    one = searched(pages, depth)
+    small, large = (
+        scan_times(one, number, 20, 0.0, TICK, 300.0)[1][-1]
+        for number in (pages_to_scan, pages_to_scan * 2)
+    )
+    batches = pages // pages_to_scan + 1
+    most = min(depth, WARM_LEVELS) * 300 * min(pages_to_scan, pages) * batches
+    assert pages * 1000 <= small <= pages * 1000 + most + 1
+    assert large <= small * 1.0001 + most / batches
 
 
 def test_without_sleep_time_is_work() -> None:

@@ -1,0 +1,1 @@
+"""Scanners at their own pace over the same changing memory: what each saves, when, for what CPU."""
