@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -93,8 +94,7 @@ SETTINGS: tuple[tuple[dict[str, str], int], ...] = (
     ({"pages_to_scan": "4000", "sleep_millisecs": "100", "smart_scan": "0"}, 3),
     (
         {
-            "advisor_target_scan_time": "4", "advisor_max_cpu": "40",
-            "advisor_mode": "scan-time", "sleep_millisecs": "20",
+            "advisor_target_scan_time": "4", "advisor_mode": "scan-time", "sleep_millisecs": "20",
         },
         1,
     ),
@@ -105,12 +105,16 @@ DEFAULTS = {knob.name: knob.default for knob in KNOBS}
 
 @dataclass
 class Curve:
-    """What the kernel reported, row by row. seconds, cpu: since ksmd began. scans: full ones."""
+    """What the kernel reported, row by row. seconds, cpu: since ksmd began. scans: full ones.
+
+    busy: share of all processors' time that others than ksmd took meanwhile.
+    """
 
     seconds: list[float]
     cpu: list[float]
     saved: list[int]
     scans: list[int]
+    busy: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -178,11 +182,18 @@ def host_knobs() -> dict[str, str]:
         sampler.close()
 
 
+def processors() -> tuple[float, float]:
+    """Seconds that all of them have worked, and that have passed for all of them, since boot."""
+    ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
+    passed = sum(ticks) / os.sysconf("SC_CLK_TCK")
+    return passed - (ticks[3] + ticks[4]) / os.sysconf("SC_CLK_TCK"), passed
+
+
 def watch(change: Change, sampler: HostSampler, settings: dict[str, str]) -> Curve:
     """Let ksmd run until it saves nothing more, and note how far it is."""
     curve = Curve([], [], [], [])
     before = sampler.counters()
-    begin = time.perf_counter()
+    begin, (worked, passed) = time.perf_counter(), processors()
     change.set({**settings, "run": "1"})
     last_change, last_saved = 0, 0
     while True:
@@ -196,6 +207,11 @@ def watch(change: Change, sampler: HostSampler, settings: dict[str, str]) -> Cur
         still = curve.seconds[-1] - curve.seconds[last_change]
         last_scan = curve.scans[last_change - 1]
         if last_saved and still > AFTERWARDS_S and curve.scans[-1] > last_scan + 1:
+            worked, passed = (
+                now - then for now, then in zip(processors(), (worked, passed), strict=True)
+            )
+            # Ticks are coarser than ksmd's own clock.
+            curve.busy = max(0.0, (worked - curve.cpu[-1]) / passed)
             return curve
         if curve.seconds[-1] > PATIENCE_S:
             raise KsmtraceError("ksmd still saves more after two minutes")
@@ -271,6 +287,7 @@ def run(
         "pages_changing": int(moment.changing.sum()),
         "settings": settings,
         "rounds": rounds,
+        "others_busy": statistics.median(curve.busy for curve in curves),
         "figures": {
             "seconds_to_90_percent": _figure([one.seconds for one in seen], told.seconds),
             "pages_saved": _figure([one.saved for one in seen], told.saved),
@@ -303,7 +320,7 @@ def table(rows: list[dict[str, Any]]) -> Table:
         found.add_column(title, justify="right")
     for row in rows:
         settings = " ".join(f"{n}={v}" for n, v in row["settings"].items())
-        head = f"{row['workload']}: {settings}"
+        head = f"{row['workload']}: {settings} (others busy: {row['others_busy']:.0%})"
         for name, one in row["figures"].items():
             found.add_row(
                 head, name, f"{one['predicted']:,.4g}", f"{one['measured']:,.4g}",

@@ -184,11 +184,11 @@ def _contest_row(protocol: str, one: dict[str, Any]) -> str:
 def whatif_table() -> str:
     """What was predicted of settings and what ksmd then did: `make bench-whatif`."""
     lines = [
-        "| workload | settings | | predicted | measured | rounds | difference |",
-        "|---|---|---|---|---|---|---|",
+        "| workload | settings | | predicted | measured | rounds | difference | others busy |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for row in _whatif_rows():
-        head = f"{row['workload']} | {_settings_in_words(row)}"
+        head, busy = f"{row['workload']} | {_settings_in_words(row)}", f"{row['others_busy']:.0%}"
         for name, one in row["figures"].items():
             words, unit, digits = _WHATIF_FIGURES[name]
             predicted, measured, low, high = (
@@ -197,9 +197,9 @@ def whatif_table() -> str:
             rounds = f"{low} to {high}" if row["rounds"] > 1 else "one"
             lines.append(
                 f"| {head} | {words} | {predicted}{unit} | {measured}{unit} | {rounds} "
-                f"| {one['error']:+.1%} |"
+                f"| {one['error']:+.1%} | {busy} |"
             )
-            head = " | "
+            head, busy = " | ", ""
     return "\n".join(lines) + "\n"
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 def run_contest(args: argparse.Namespace, plan: Plan, places: list[Where]) -> int:
     """Compare, and print what was found, that of an interrupted comparison too."""
     from ksmtrace.kernel.costs import host_costs
+    from ksmtrace.kernel.signals import signals_interrupt
     from ksmtrace.lab.contest.contest import Contest
     from ksmtrace.lab.contest.protocols import chosen
 
@@ -33,7 +34,8 @@ def run_contest(args: argparse.Namespace, plan: Plan, places: list[Where]) -> in
     contest = Contest(plan, places, protocols, host_costs(), args.seed, line.working)
     code = Exit.OK
     try:
-        contest.run()
+        with signals_interrupt():
+            contest.run()
     except KeyboardInterrupt:
         if not contest.outcomes:
             raise

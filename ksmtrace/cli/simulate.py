@@ -2,9 +2,9 @@
 
 Needs no root and no KSM. Nothing is sampled: the reference scanner does what
 ksmd of that release would do, page by page. FILE is a scenario, or a recording
-that tells what pages held: a snapshot of a host (`ksmtrace estimate --save`), or
-one with contents. It is scanned until nothing more is saved, as if nothing had
-been merged before, and told how long that takes at which CPU cost.
+that tells what pages held: a snapshot of a host (`ksmtrace estimate --save`),
+or one with contents. It is scanned until nothing more is saved, as if nothing
+had been merged before, and told how long that takes at which CPU cost.
 
 In a scenario with `run` steps scanners work at their own pace: then they are
 compared (docs/compare.md), KSM of any release and UKSM, each priced by what its

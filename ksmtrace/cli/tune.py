@@ -1,10 +1,10 @@
 """tune: find settings of ksmd for a host's memory
 
 Searches pages_to_scan, sleep_millisecs, smart_scan, use_zero_pages and the
-advisor for the most saving, soonest, within a share of a core. REC is a snapshot
-that `ksmtrace estimate --save` made, or any recording with contents. Scans
-are simulated (docs/model.md), CPU time is reckoned with costs that `ksmtrace lab
-calibrate` measures. Nothing on this host is changed.
+advisor for the most saving, soonest, within a share of a core. REC is a
+snapshot that `ksmtrace estimate --save` made, or any recording with contents.
+Scans are simulated (docs/model.md), CPU time is reckoned with costs that
+`ksmtrace lab calibrate` measures. Nothing on this host is changed.
 
 examples:
   ksmtrace tune host.ksm --max-cpu 5%

@@ -35,7 +35,7 @@ def ask(
     if passes.done and (pace.pages_to_scan or pace.advisor_mode != "none"):
         prediction = predict(
             passes.done, pace, wakeup_ns=costs.wakeup_ns, tick_ns=tick_ns,
-            cold_level_ns=costs.cold_level_ns,
+            cold_level_ns=costs.cold_level_ns, ksmd_cpu_ns=moment.ksmd_cpu_ns,
         )  # fmt: skip
     return Outcome(on, engine, passes, pace, prediction)
 

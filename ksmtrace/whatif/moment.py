@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +31,7 @@ class Moment:
     contents: numbers that are ordered as the pages are, ZERO the zero page, all below
     `different`. frames: pages with the same share a frame by fork. changing: whether it won't hold
     still. regions: (start, end) by process. knobs: those of the host then. page_bytes: of a page.
+    ksmd_cpu_ns: ksmd's CPU time since boot, 0 where unknown; the advisor's first decision knows it.
     """
 
     tgids: Numbers
@@ -41,6 +43,7 @@ class Moment:
     regions: Mapping[int, list[tuple[int, int]]]
     knobs: Mapping[str, str]
     page_bytes: int
+    ksmd_cpu_ns: int = 0
 
     def __len__(self) -> int:
         return len(self.tgids)
@@ -66,6 +69,7 @@ def read_moment(recording: StoredRecording) -> Moment:
     last = {name: column[ends] for name, column in rows.items()}
     there = last["digest"] != _GONE
     contents, different = _numbered(recording, last["digest"][there], ranks)
+    start = _start(recording)
     return Moment(
         tgids=last["tgid"][there],
         addresses=last["addr"][there],
@@ -74,8 +78,9 @@ def read_moment(recording: StoredRecording) -> Moment:
         changing=changed[there],
         different=different,
         regions=_regions(recording),
-        knobs=_knobs(recording),
+        knobs={k.name: v for k in KNOBS if (v := start.get(f"knob_{k.name}")) is not None},
         page_bytes=int(recording.manifest["page_bytes"]),
+        ksmd_cpu_ns=start.get("ksmd_cpu_ns") or 0,
     )
 
 
@@ -137,10 +142,7 @@ def _regions(recording: StoredRecording) -> dict[int, list[tuple[int, int]]]:
     return regions
 
 
-def _knobs(recording: StoredRecording) -> dict[str, str]:
-    starts = [row for row in recording.table("counters").to_pylist() if row["tgid"] is None][:1]
-    return {
-        knob.name: starts[0][f"knob_{knob.name}"]
-        for knob in KNOBS
-        if starts and starts[0].get(f"knob_{knob.name}") is not None
-    }
+def _start(recording: StoredRecording) -> Mapping[str, Any]:
+    """The host's counters and knobs at the beginning; empty where there are none."""
+    rows = recording.table("counters").to_pylist()
+    return next((row for row in rows if row["tgid"] is None), {})

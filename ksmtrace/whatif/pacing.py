@@ -117,8 +117,13 @@ def predict(
     wakeup_ns: float,
     tick_ns: int,
     cold_level_ns: float = 0.0,
+    ksmd_cpu_ns: int = 0,
 ) -> Prediction:
-    """Reckon all of them at a pace. tick_ns: the kernel's timer tick; the others are of Costs."""
+    """Reckon all of them at a pace. tick_ns: the kernel's timer tick.
+
+    wakeup_ns, cold_level_ns: of Costs. ksmd_cpu_ns: what ksmd has taken since boot, before: the
+    advisor's first decision counts all of that as the first scan's (kernel/advisor.py).
+    """
     advisor = AdvisorState()
     pages_to_scan = pace.pages_to_scan
     if pace.advisor_mode != "none":
@@ -146,7 +151,7 @@ def predict(
                 ),
                 pages_to_scan=pages_to_scan,
                 scan_ns=int(took[-1]),
-                ksmd_cpu_ns=int(cpu * 1e9),
+                ksmd_cpu_ns=ksmd_cpu_ns + int(cpu * 1e9),
             )
             advisor, pages_to_scan = decision.state, decision.pages_to_scan
     # Smart scan comes by every so many scans; an average over as many has all of it.

@@ -102,7 +102,7 @@ def tune(
     progress: Progress = lambda _words: None,
 ) -> Tuning:
     """Search settings. Raises KsmtraceError where nothing at all would ever be saved."""
-    search = _Search(limits, costs, tick_ns)
+    search = _Search(limits, costs, tick_ns, moment.ksmd_cpu_ns)
     own = {n: v for n, v in moment.knobs.items() if n in SWITCHES and _has(profile, n)}
     own = {**{n: KNOBS_BY_NAME[n].default for n in SWITCHES if _has(profile, n)}, **own}
     now: Candidate | None = None
@@ -159,7 +159,8 @@ def _best(kept: list[Candidate]) -> list[Candidate]:
 class _Search:
     """Everything that was tried, and what of it is worth telling."""
 
-    def __init__(self, limits: Limits, costs: Costs, tick_ns: int) -> None:
+    def __init__(self, limits: Limits, costs: Costs, tick_ns: int, ksmd_cpu_ns: int) -> None:
+        self._ksmd_cpu_ns = ksmd_cpu_ns
         self._limits = limits
         self._costs = costs
         self._tick_ns = tick_ns
@@ -170,7 +171,7 @@ class _Search:
         self.tried += 1
         told = predict(
             passes.done, pace, wakeup_ns=self._costs.wakeup_ns, tick_ns=self._tick_ns,
-            cold_level_ns=self._costs.cold_level_ns,
+            cold_level_ns=self._costs.cold_level_ns, ksmd_cpu_ns=self._ksmd_cpu_ns,
         )  # fmt: skip
         return Candidate(switches, pace, told)
 

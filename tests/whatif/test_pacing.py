@@ -140,3 +140,16 @@ def test_the_advisor_decides_after_each_scan_as_the_kernel_does() -> None:
         state, pages = decision.state, decision.pages_to_scan
     assert told.pages_to_scan == pages
     assert pages > 500
+
+
+def test_an_advisor_switched_on_late_first_sees_all_that_ksmd_ever_took() -> None:
+    """Seen on Linux 6.18: from 500 to 40 pages, after 25 minutes of CPU since boot."""
+    passes = [scan_of(45_131, 0), scan_of(45_131, 997)]
+    pace = Pace(advisor_mode="scan-time", advisor_target_scan_time=4, advisor_max_cpu=40)
+    fresh, late = (
+        predict(passes, pace, wakeup_ns=0, tick_ns=TICK, ksmd_cpu_ns=cpu)
+        for cpu in (0, 1_500_000_000_000)
+    )
+    first = 91 * 0.024
+    assert fresh.seconds[-1] < 3 * first
+    assert late.seconds[-1] == pytest.approx(first + (45_131 // 40 + 1) * 0.024, rel=0.02)
