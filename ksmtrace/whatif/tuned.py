@@ -103,5 +103,7 @@ def _switch(tuning: Tuning, name: str, value: str) -> list[str]:
     if best.prediction.pages_saved != other.prediction.pages_saved:
         more = best.prediction.pages_saved - other.prediction.pages_saved
         return [f"{name}={value} saves {more:,} pages more than {name}={other.switches[name]}"]
-    after, instead = best.prediction.cpu_percent, other.prediction.cpu_percent
-    return [f"{name}={value} takes {after:.2g} % of a core in the end, not {instead:.2g} %"]
+    after, instead = (f"{each.prediction.cpu_percent:.2g} %" for each in (best, other))
+    if after == instead:
+        return []
+    return [f"{name}={value} takes {after} of a core in the end, not {instead}"]

@@ -123,7 +123,7 @@ def tune(
     assert now is not None, "its own switches are among those that are tried"
     kept = [each for each in search.found if each.keeps(limits)]
     nearest = [] if kept else search.nearest()
-    return Tuning(limits, now, _best(kept)[:most], nearest, search.tried)
+    return Tuning(limits, now, _best(kept, now)[:most], nearest, search.tried)
 
 
 def _has(profile: Profile, knob: str) -> bool:
@@ -140,13 +140,16 @@ def _in_words(switches: Mapping[str, str]) -> str:
     return ", ".join(f"{n}={v}" for n, v in switches.items()) or "the kernel's own ways"
 
 
-def _best(kept: list[Candidate]) -> list[Candidate]:
+def _best(kept: list[Candidate], now: Candidate) -> list[Candidate]:
     """The most saved first; what saves alike, by time, then by CPU. One of each kind, then all."""
     most = max((each.prediction.pages_saved for each in kept), default=0)
 
-    def rank(each: Candidate) -> tuple[int, float, float]:
+    def rank(each: Candidate) -> tuple[float, ...]:
         lacks = (most - each.prediction.pages_saved) / most if most else 0.0
-        return round(lacks / _ALIKE), each.seconds, each.prediction.cpu_percent
+        # What brings nothing that could be measured is better left as it is.
+        changes = sum(now.switches[name] != value for name, value in each.switches.items())
+        share = each.prediction.cpu_percent
+        return round(lacks / _ALIKE), round(each.seconds, 2), round(share, 2), changes
 
     ranked = sorted(kept, key=rank)
     kinds: dict[tuple[object, ...], Candidate] = {}
