@@ -51,6 +51,7 @@ class Moment:
 
 def read_moment(recording: StoredRecording) -> Moment:
     """The last moment of a recording. Raises KsmtraceError (bad recording) where there is none."""
+    recording.need_events()
     rows = _rows(recording, "contents", ("tgid", "addr", "digest", "pfn", "ksm"))
     ranks = _rows(recording, "ranks", ("digest", "rank", "zero"))
     if not len(rows["tgid"]) or not len(ranks["digest"]):

@@ -6,6 +6,7 @@ from ksmtrace.model.fast import stable_tree, unstable_tree
 from ksmtrace.model.fast.ahead import look_ahead
 from ksmtrace.model.fast.compiled import compiled, entry
 from ksmtrace.model.fast.stable_nodes import detach
+from ksmtrace.model.fast.sweep import sweep as sweep_trees
 from ksmtrace.model.fast.tables import (
     ABSENT,
     HAS_ITEM,
@@ -114,5 +115,5 @@ def prune_migrating(t: Tables, r: Rules) -> None:
 
 @entry
 def sweep(t: Tables, r: Rules) -> bool:
-    """See `stable_tree.sweep`."""
-    return stable_tree.sweep(t, r)
+    """See `model.fast.sweep`."""
+    return sweep_trees(t, r)

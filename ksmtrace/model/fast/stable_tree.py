@@ -6,13 +6,12 @@ the walk would, and the walk would have changed nothing.
 
 from __future__ import annotations
 
+from ksmtrace.model.fast.chains import resolve
 from ksmtrace.model.fast.compiled import compiled
 from ksmtrace.model.fast.redblack import insert as insert_leaf
 from ksmtrace.model.fast.stable_nodes import (
     chain_of,
-    collapse,
     destroy,
-    erase_chain,
     erase_place,
     has_died,
     has_room,
@@ -20,7 +19,6 @@ from ksmtrace.model.fast.stable_nodes import (
     join_chain,
     leave_chain,
     leave_migrating,
-    move_to_front,
     new_node,
     put_aside,
     take_place,
@@ -31,7 +29,6 @@ from ksmtrace.model.fast.tables import (
     DEPTH_UNIT,
     IN_TREES,
     IS_CHAIN,
-    LONGEST,
     MIGRATING,
     MIGRATING_FIRST,
     NEXT_CHAIN,
@@ -54,7 +51,6 @@ from ksmtrace.model.fast.watch import (
     is_calm,
     rank,
     renew_marks,
-    unwatch,
     watch,
 )
 from ksmtrace.model.work import WARM_LEVELS
@@ -251,7 +247,7 @@ def _walk(
         if n[node].flags & WATCHED:
             met = True
         if n[node].flags & IS_CHAIN:
-            dup, node, lives = _resolve(t, r, int(n[node].chain), prune)
+            dup, node, lives = resolve(t, r, int(n[node].chain), prune)
         else:
             lives = not is_dead(t, node)
             if not lives:
@@ -265,102 +261,6 @@ def _walk(
         left = key < key_here
         node = int(n[node].left if left else n[node].right)
     return _FOUND, 0, 0, parent, left, met
-
-
-@compiled
-def _resolve(t: Tables, r: Rules, chain: int, prune: bool) -> tuple[int, int, bool]:
-    """A chain's (KSM page to use, node now in the tree, whether one can be compared with)."""
-    c = t.chain
-    place = int(c[chain].node)
-    if prune:
-        prune = t.counts[NOW] >= c[chain].pruned + r.prune_ns
-        if prune:
-            c[chain].pruned = t.counts[NOW]
-    if r.chains == LONGEST:
-        found = _longest(t, r, chain, prune)
-        alone = c[chain].dups == 1
-    else:
-        found, live = _longest_with_room(t, r, chain, prune)
-        alone = prune and live == 1
-    if found == 0:
-        if c[chain].dups == 0:
-            erase_chain(t, chain)
-            return 0, 0, False
-        first = int(c[chain].first)
-        if is_dead(t, first):
-            destroy(t, r, first)
-            return 0, place, False
-        _leave_in_peace(t, r, chain)
-        return 0, place, True
-    if alone:
-        collapse(t, r, chain, found)
-        return found, found, True
-    if c[chain].first != found and has_room(t, r, found, 1):
-        move_to_front(t, chain, found)
-    _leave_in_peace(t, r, chain)
-    return found, place, True
-
-
-@compiled
-def _leave_in_peace(t: Tables, r: Rules, chain: int) -> None:
-    """Watch a chain no more, if the next walk that passes would do nothing to it."""
-    c = t.chain
-    if c[chain].stale != 0 or (r.chains == LONGEST and c[chain].dups == 1):
-        return
-    if c[chain].roomy != 0 and not has_room(t, r, int(c[chain].first), 0):
-        return
-    due = int(c[chain].pruned) + r.prune_ns
-    if due <= t.counts[NOW] + (r.prune_ns >> 3):
-        return
-    t.counts[NEXT_DUE] = min(t.counts[NEXT_DUE], due)
-    unwatch(t, int(c[chain].node))
-
-
-@compiled
-def _longest_with_room(t: Tables, r: Rules, chain: int, prune: bool) -> tuple[int, int]:
-    """4.13 to 6.10: (the dup found or 0, how many live ones were seen)."""
-    found = live = 0
-    dup = int(t.chain[chain].first)
-    if not prune and t.chain[chain].stale == 0 and t.chain[chain].roomy == 0:
-        return 0, 0
-    while dup != 0:
-        following = int(t.node[dup].after)
-        if is_dead(t, dup):
-            destroy(t, r, dup)
-        else:
-            live += 1
-            longer = found == 0 or t.node[dup].items > t.node[found].items
-            if longer and has_room(t, r, dup, 0):
-                found = dup
-                if not prune:
-                    break
-        dup = following
-    return found, live
-
-
-@compiled
-def _longest(t: Tables, r: Rules, chain: int, prune: bool) -> int:
-    """Since 6.11: a full page is found, too, where none has room."""
-    found = 0
-    dup = int(t.chain[chain].first)
-    if not prune and t.chain[chain].stale == 0 and t.chain[chain].roomy == 0:
-        return dup
-    while dup != 0:
-        following = int(t.node[dup].after)
-        if is_dead(t, dup):
-            destroy(t, r, dup)
-        else:
-            roomy = has_room(t, r, dup, 0)
-            better = found == 0
-            if not better and roomy:
-                more = t.node[dup].items > t.node[found].items
-                better = more or not has_room(t, r, found, 0)
-            if better:
-                found = dup
-                if not prune and roomy:
-                    break
-        dup = following
-    return found
 
 
 # NUMA nodes: KSM pages that the kernel has moved.
@@ -409,50 +309,3 @@ def _take_the_place_of(
             join_chain(t, r, chain, page_node)
     put_aside(t, dup)
     return frame if page_node != 0 and has_room(t, r, page_node, 0) else 0
-
-
-# Sweeps.
-
-
-@compiled
-def sweep(t: Tables, r: Rules) -> bool:
-    """Remove every stable node, as run=2 and two knobs do; False if one is still mapped."""
-    clean = True
-    for tree in range(len(t.known)):
-        # One that is still mapped stops its own node's sweep only.
-        while t.root[tree] != 0:
-            if not _sweep_place(t, r, int(t.root[tree])):
-                clean = False
-                break
-    node = int(t.counts[MIGRATING_FIRST])
-    while node != 0:
-        following = int(t.node[node].after)
-        clean = _sweep_node(t, r, node) and clean
-        node = following
-    return clean
-
-
-@compiled
-def _sweep_place(t: Tables, r: Rules, node: int) -> bool:
-    if not t.node[node].flags & IS_CHAIN:
-        return _sweep_node(t, r, node)
-    chain = int(t.node[node].chain)
-    dup = int(t.chain[chain].first)
-    while dup != 0:
-        following = int(t.node[dup].after)
-        if not _sweep_node(t, r, dup):
-            return False
-        dup = following
-    erase_chain(t, chain)
-    return True
-
-
-@compiled
-def _sweep_node(t: Tables, r: Rules, node: int) -> bool:
-    if not is_dead(t, node):
-        frame = t.node[node].frame
-        if t.frame[frame].mapcount != 0:
-            return False
-        t.frame[frame].node = 0
-    destroy(t, r, node)
-    return True
