@@ -30,6 +30,7 @@ from ksmtrace.processes.lifecycle import ProcConnector
 
 _BUSY_WAIT = 0.02
 _IDLE_WAIT = 0.1
+_LAST_READS = 100
 _PAUSE = 0.005
 _SLICE = 0.005
 _UNHINDERED = (KSM_START_SCAN, KSM_STOP_SCAN, KSM_ADVISOR, LOST)
@@ -219,8 +220,16 @@ class Session:
                 break
             if not busy:
                 self._wait(arrived)
+        if ended != "scans":
+            self._catch_up()
         self._finish()
         return ended
+
+    def _catch_up(self) -> None:
+        """Who registered just before the end is known by an event still in the stream."""
+        for _ in range(_LAST_READS):
+            if not self._pump():
+                return
 
     def _finish(self) -> None:
         self._context.finish()
