@@ -36,7 +36,7 @@ def pytest_unconfigure() -> None:
         print(f"Linux {series} was not tried: {reason}")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def visits() -> Iterator[dict[str, Visited]]:
     """Every kernel booted and tried, side by side: each guest has a processor of its own."""
     _reasons.update({series: why for series in SERIES if (why := _obstacle(series))})
