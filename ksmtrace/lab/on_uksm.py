@@ -106,7 +106,7 @@ class UksmStage(Stage):
 
     def batch(self, pages: int) -> None:
         """See `Stage`; refused before anything began."""
-        raise NotImplementedError(f"a batch of {pages}")
+        raise AssertionError(f"check_uksm lets no batch of {pages} through")
 
     def full_scans(self) -> int:
         """See `Stage`: those that the scenario asked for."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from ksmtrace.whatif.moment import Moment
@@ -48,21 +47,16 @@ def _candidate(each: Candidate) -> dict[str, Any]:
 
 def sysfs_lines(each: Candidate) -> list[str]:
     """Shell lines that set it now."""
-    knobs = {**each.knobs, "run": "1"}
-    return [f"echo {value} > {_SYSFS}/{name}" for name, value in _written(knobs).items()]
+    return [f"echo {value} > {_SYSFS}/{name}" for name, value in _written(each).items()]
 
 
 def tmpfiles_lines(each: Candidate) -> list[str]:
     """Lines for a file in /etc/tmpfiles.d, which set it at each boot."""
-    knobs = {**each.knobs, "run": "1"}
-    return [f"w {_SYSFS}/{name} - - - - {value}" for name, value in _written(knobs).items()]
+    return [f"w {_SYSFS}/{name} - - - - {value}" for name, value in _written(each).items()]
 
 
-def _written(knobs: Mapping[str, str]) -> dict[str, str]:
-    """An advisor that is on refuses pages_to_scan, so it is switched off first."""
-    if "pages_to_scan" in knobs and "smart_scan" in knobs:
-        return {"advisor_mode": "none", **knobs}
-    return dict(knobs)
+def _written(each: Candidate) -> dict[str, str]:
+    return {**each.knobs, "run": "1"}
 
 
 def reasons(tuning: Tuning, page_bytes: int) -> list[str]:

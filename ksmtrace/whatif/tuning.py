@@ -48,11 +48,15 @@ class Limits:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Settings, and what they would do. switches: by knob; pace: how fast."""
+    """Settings, and what they would do. switches: by knob; pace: how fast.
+
+    has_advisor: whether the kernel has one, which must be off for another pages_to_scan.
+    """
 
     switches: Mapping[str, str]
     pace: Pace
     prediction: Prediction
+    has_advisor: bool
 
     @property
     def cpu_percent(self) -> float:
@@ -73,7 +77,12 @@ class Candidate:
     @property
     def knobs(self) -> dict[str, str]:
         """What to write, in order."""
-        return {**self.switches, **self.pace.as_knobs()}
+        off = self.has_advisor and self.pace.advisor_mode == "none"
+        return {
+            **({"advisor_mode": "none"} if off else {}),
+            **self.switches,
+            **self.pace.as_knobs(),
+        }
 
 
 @dataclass(frozen=True)
@@ -102,7 +111,9 @@ def tune(
     progress: Progress = lambda _words: None,
 ) -> Tuning:
     """Search settings. Raises KsmtraceError where nothing at all would ever be saved."""
-    search = _Search(limits, costs, tick_ns, moment.ksmd_cpu_ns)
+    search = _Search(
+        limits, costs, tick_ns, moment.ksmd_cpu_ns, advisor=_has(profile, "advisor_mode")
+    )
     own = {n: v for n, v in moment.knobs.items() if n in SWITCHES and _has(profile, n)}
     own = {**{n: KNOBS_BY_NAME[n].default for n in SWITCHES if _has(profile, n)}, **own}
     now: Candidate | None = None
@@ -114,7 +125,7 @@ def tune(
         if switches == own:
             pace = pace_asked(moment.knobs, {})
             now = search.candidate(switches, pace, passes)
-        search.add(switches, passes, advisor=profile.has("6.8"))
+        search.add(switches, passes)
     if not any(each.prediction.pages_saved for each in search.found):
         raise KsmtraceError(
             "no settings would save anything: no two pages of it are equal",
@@ -162,7 +173,10 @@ def _best(kept: list[Candidate], now: Candidate) -> list[Candidate]:
 class _Search:
     """Everything that was tried, and what of it is worth telling."""
 
-    def __init__(self, limits: Limits, costs: Costs, tick_ns: int, ksmd_cpu_ns: int) -> None:
+    def __init__(
+        self, limits: Limits, costs: Costs, tick_ns: int, ksmd_cpu_ns: int, *, advisor: bool
+    ) -> None:
+        self._advisor = advisor
         self._ksmd_cpu_ns = ksmd_cpu_ns
         self._limits = limits
         self._costs = costs
@@ -176,9 +190,9 @@ class _Search:
             passes.done, pace, wakeup_ns=self._costs.wakeup_ns, tick_ns=self._tick_ns,
             cold_level_ns=self._costs.cold_level_ns, ksmd_cpu_ns=self._ksmd_cpu_ns,
         )  # fmt: skip
-        return Candidate(switches, pace, told)
+        return Candidate(switches, pace, told, self._advisor)
 
-    def add(self, switches: Mapping[str, str], passes: Passes, *, advisor: bool) -> None:
+    def add(self, switches: Mapping[str, str], passes: Passes) -> None:
         """Try all paces for one choice of switches."""
         for sleep in SLEEPS_MS:
 
@@ -188,7 +202,7 @@ class _Search:
             self.found.append(at(_largest(at, self._is_cheap)))
             if self._limits.within_s is not None:
                 self.found.append(at(_round_up(_largest(at, self._is_late))))
-        if advisor:
+        if self._advisor:
             for target in TARGETS_S:
                 pace = Pace(
                     advisor_mode="scan-time",

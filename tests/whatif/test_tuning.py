@@ -99,6 +99,15 @@ def test_lines_to_paste_set_what_was_found() -> None:
     assert [line.split()[1].rpartition("/")[2] for line in tmpfiles_lines(best)] == list(written)
 
 
+def test_an_advisor_is_switched_off_only_where_there_is_one() -> None:
+    for kernel, has_it in (("6.18", True), ("6.7", False)):
+        best = tuned(Limits(5), kernel).best
+        plain = next(each for each in best if each.pace.advisor_mode == "none")
+        assert ("advisor_mode" in plain.knobs) == has_it
+        assert any("advisor_mode" in line for line in sysfs_lines(plain)) == has_it
+        assert next(iter(plain.knobs)) == ("advisor_mode" if has_it else "smart_scan")
+
+
 # The command.
 
 
