@@ -173,13 +173,12 @@ def _stepping(plan: Plan, watch: Watch) -> Watch:
         done[seen.step] += 1
         if done[seen.step] < len(planned.operations):
             return
-        does = {k: v for k, v in planned.step.values.items() if k not in ("say", "expect")}
         changed = {
             name: (before.get(name), value)
             for name, value in sorted(seen.counters.items())
             if value != before.get(name) and (value or name in before)
         }
-        text = render_step(seen.step, does, planned.say, told, changed)
+        text = render_step(seen.step, planned.does, planned.say, told, changed)
         print(text, file=sys.stderr, flush=True)
         before.update(seen.counters)
         told.clear()

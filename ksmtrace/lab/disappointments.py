@@ -26,13 +26,17 @@ class Disappointment:
         return f"{self.where}: on {self.on}, {self.what} is {self.seen}, not {self.expected}"
 
 
-def disappointments(plan: Plan, performance: Performance) -> list[Disappointment]:
-    """Every expectation that a performance did not meet."""
+def disappointments(
+    plan: Plan, performance: Performance, scanner: str = "ksm"
+) -> list[Disappointment]:
+    """Every expectation that a performance did not meet. scanner: ksm or uksm."""
     found: list[Disappointment] = []
     for step in plan.steps:
         for expectation in step.expect:
-            if applies(expectation, performance.profile):
+            if applies(expectation, performance.profile, scanner):
                 found += _unmet(step, expectation, performance)
+        if scanner != "ksm":
+            continue
         refused = {seen.refused or "" for seen in performance.of_step(step.number)} - {""}
         wanted = {step.refused} - {""}
         if refused != wanted:
@@ -70,6 +74,9 @@ def _unmet(
                 for name, number in value.items()
                 if not _met(number, numbers.get(name))
             ]
+        elif key not in last.counters and expectation.get("scanner") == "uksm":
+            # Not checked in the plan, where UKSM's counters aren't known.
+            unmet.append((key, value, ABSENT))
         elif not _met(value, last.counters.get(key)):
             unmet.append((key, value, last.counters.get(key, ABSENT)))
     return [Disappointment(performance.on, step.step.where, *what) for what in unmet]

@@ -88,6 +88,7 @@ Beside its verb any step may have:
 
 - `say`: a text that is shown.
 - `expect`: what must be seen after the step, see below.
+- `intro`, `ask`, `shows`: for [lessons](lessons.md); elsewhere they are read over.
 - `refused = "EBUSY"` (or `"EINVAL"`): beside `set`, the kernel must refuse.
 
 A step may also have nothing but these.
@@ -102,7 +103,8 @@ pages_skipped, cow_ksm and ksm_swpin_copy count from the scenario's beginning. A
 kernel does not have is not checked there; `"absent"` demands that it is not there.
 
 `since` and `until` (releases, both included), `with` and `without` (names of fixes, see
-`ksmtrace kernels 6.12.117`) limit an expectation to some kernels:
+`ksmtrace kernels 6.12.117`) limit an expectation to some kernels; `scanner = "uksm"` makes it
+one of UKSM, by UKSM's names of counters:
 
 ```toml
 expect = [

@@ -159,7 +159,7 @@ class ModelStage(Stage):
         if self.engine == "fast":
             return ()
         return tuple(
-            (self._plan.name_of(self._names[visit.mm], visit.address), "; ".join(visit.steps))
+            (self.name_of(visit.mm, visit.address), "; ".join(map(str, visit.steps)))
             for visit in self.scanner.take_visits()
         )
 

@@ -43,7 +43,8 @@ def check_uksm(plan: Plan) -> None:
 class UksmStage(Stage):
     """Simulated processes and a simulated UKSM. costs: of its work, this host's if None.
 
-    seed: of the random numbers that UKSM lives by. Raises ScenarioError for what it can't do.
+    seed: of the random numbers that UKSM lives by. visits: have its visits told. Raises
+    ScenarioError for what it can't do.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class UksmStage(Stage):
         costs: Costs | None = None,
         seed: int = 0,
         check_invariants: bool = False,
+        visits: bool = False,
     ) -> None:
         assert place.uksm is not None
         check_uksm(plan)
@@ -66,6 +68,7 @@ class UksmStage(Stage):
             seed=seed,
             clock=clock,
             check_invariants=check_invariants,
+            log_visits=visits,
         )
         super().__init__(plan, memory, Performance(place.name, place.profile), clock)
         self._scans = 0

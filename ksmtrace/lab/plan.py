@@ -10,6 +10,8 @@ from ksmtrace.lab.operations import Operation
 from ksmtrace.lab.scenario import Scenario, Step
 from ksmtrace.model.content import PAGE_SIZE
 
+BESIDE = ("say", "expect", "refused", "intro", "ask", "shows")
+"""Keys that any step may have beside its verb; the last three are for lessons."""
 ARENA = 0x1000_0000_0000
 """Where scenario memory is, in every process: far from what a C library or interpreter maps."""
 ARENA_PAGES = 1 << 26
@@ -33,6 +35,11 @@ class PlannedStep:
     say: str = ""
     expect: tuple[Mapping[str, Any], ...] = ()
     refused: str = ""
+
+    @property
+    def does(self) -> dict[str, Any]:
+        """What the step does, as its file has it: without what is only said of it."""
+        return {key: value for key, value in self.step.values.items() if key not in BESIDE}
 
 
 @dataclass(frozen=True)

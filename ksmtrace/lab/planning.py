@@ -7,10 +7,10 @@ from typing import Any
 
 from ksmtrace.lab.expectations import check_expectation
 from ksmtrace.lab.operations import Operation, SetKnob
-from ksmtrace.lab.plan import Plan, PlannedStep
+from ksmtrace.lab.plan import BESIDE, Plan, PlannedStep
 from ksmtrace.lab.planner import Planner, knob_text
 from ksmtrace.lab.scenario import Scenario, Step
-from ksmtrace.lab.verbs import BESIDE, VERBS
+from ksmtrace.lab.verbs import VERBS
 
 
 def plan_scenario(scenario: Scenario) -> Plan:
@@ -50,8 +50,9 @@ def _planned(
     beside: Mapping[str, Any],
 ) -> PlannedStep:
     say, refused = beside.get("say", ""), beside.get("refused", "")
-    if not isinstance(say, str):
-        raise planner.error("say must be a text")
+    for name in ("say", "intro"):
+        if not isinstance(beside.get(name, ""), str):
+            raise planner.error(f"{name} must be a text")
     known = isinstance(refused, str) and refused in ("", "EBUSY", "EINVAL")
     if not known or (refused and not _sets_a_knob(operations)):
         raise planner.error('refused is "EBUSY" or "EINVAL", beside set')

@@ -47,7 +47,7 @@ def _step(run: Run, index: int) -> dict[str, Any]:
     return {
         "step": planned.number,
         "where": planned.step.where,
-        "does": {k: v for k, v in planned.step.values.items() if k not in ("say", "expect")},
+        "does": planned.does,
         "say": planned.say,
         "seen": [_seen(run, number) for number in numbers],
     }

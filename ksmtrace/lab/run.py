@@ -16,10 +16,10 @@ from ksmtrace.lab.needs import OWN_PACE, needs_of
 from ksmtrace.lab.on_model import perform_on_model
 from ksmtrace.lab.on_uksm import check_uksm, perform_on_uksm
 from ksmtrace.lab.performance import Observation, Performance, Watch
-from ksmtrace.lab.plan import Plan
+from ksmtrace.lab.plan import Plan, PlannedStep
 from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.scenario import Scenario, read_scenario
-from ksmtrace.lab.where import MODEL, Where
+from ksmtrace.lab.where import MODEL, UKSM, Where
 from ksmtrace.model.engines import Engine
 
 SHIPPED = Path(__file__).parent / "scenarios"
@@ -60,7 +60,7 @@ class Run:
             f"{name}: what the scenario expects is of KSM, so not held against it"
             for kind in self.kinds
             for name in kind
-            if self._is_uksm(name) and any(step.expect or step.refused for step in self.plan.steps)
+            if self._is_uksm(name) and any(map(_expects_ksm, self.plan.steps))
         ]
         notes += [f"{w.name}: {w.profile.note}" for w in self.places if w.profile.note]
         for performance in self.performances:
@@ -71,6 +71,10 @@ class Run:
 
     def _is_uksm(self, name: str) -> bool:
         return any(place.name == name and place.uksm for place in self.places)
+
+
+def _expects_ksm(step: PlannedStep) -> bool:
+    return bool(step.refused) or any(e.get("scanner") != UKSM for e in step.expect)
 
 
 def shipped_scenarios() -> list[Path]:
@@ -172,7 +176,6 @@ def run_everywhere(
     unmet = tuple(
         disappointment
         for place in places
-        if place.uksm is None
-        for disappointment in disappointments(plan, done[place.name])
+        for disappointment in disappointments(plan, done[place.name], place.scanner)
     )
     return Run(plan, tuple(places), performances, comparisons, unmet)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ksmtrace.errors import Exit, KsmtraceError
 
-TOP_LEVEL = ("title", "about", "knobs", "step")
+TOP_LEVEL = ("title", "about", "knobs", "lesson", "step")
 _STEP_HEADER = re.compile(r"^\s*\[\[\s*step\s*\]\]")
 
 
@@ -37,13 +37,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A whole file. knobs: set before the first step."""
+    """A whole file. knobs: set before the first step. lesson: its table, for `ksmtrace learn`."""
 
     name: str
     title: str
     about: str = ""
     knobs: Mapping[str, Any] = field(default_factory=dict)
     steps: tuple[Step, ...] = ()
+    lesson: Mapping[str, Any] = field(default_factory=dict)
 
 
 def read_scenario(path: Path) -> Scenario:
@@ -83,6 +84,9 @@ def scenario_of(document: Mapping[str, Any], name: str, lines: list[int] | None 
     knobs = document.get("knobs", {})
     if not isinstance(knobs, dict):
         raise ScenarioError(name, "knobs must be a table", "for example [knobs] smart_scan = 0")
+    lesson = document.get("lesson", {})
+    if not isinstance(lesson, dict):
+        raise ScenarioError(name, "lesson must be a table", 'for example [lesson] goal = "..."')
     tables = document.get("step", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         raise ScenarioError(name, "the steps must be [[step]] tables")
@@ -91,7 +95,7 @@ def scenario_of(document: Mapping[str, Any], name: str, lines: list[int] | None 
     for number, table in enumerate(tables):
         where = f"{name}:{known[number]}" if known else f"{name}, step {number + 1}"
         steps.append(Step(where, table))
-    return Scenario(name, title, about, knobs, tuple(steps))
+    return Scenario(name, title, about, knobs, tuple(steps), lesson)
 
 
 def _lines_of_steps(text: str) -> list[int]:
@@ -105,9 +109,10 @@ def to_toml(scenario: Scenario) -> str:
     lines = [f"title = {_toml(scenario.title)}"]
     if scenario.about:
         lines.append(f"about = {_toml(scenario.about)}")
-    if scenario.knobs:
-        lines += ["", "[knobs]"]
-        lines += [f"{name} = {_toml(value)}" for name, value in scenario.knobs.items()]
+    for table, values in (("knobs", scenario.knobs), ("lesson", scenario.lesson)):
+        if values:
+            lines += ["", f"[{table}]"]
+            lines += [f"{_key(name)} = {_toml(value)}" for name, value in values.items()]
     for step in scenario.steps:
         lines += ["", "[[step]]"]
         lines += [f"{key} = {_toml(value)}" for key, value in step.values.items()]

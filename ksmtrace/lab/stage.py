@@ -84,12 +84,13 @@ class Stage(ABC):
         self.take_events()
         times = iter(like)
         for step in self._plan.steps:
-            for seen in self._step(step, times):
+            for seen in self.observe(step, times):
                 self.performance.observations.append(seen)
                 watch(seen)
         return self.performance
 
-    def _step(self, step: PlannedStep, times: Iterator[Observation]) -> Iterator[Observation]:
+    def observe(self, step: PlannedStep, times: Iterator[Observation]) -> Iterator[Observation]:
+        """Do a step, one operation after the other. times: a real run's observations of them."""
         for operation in step.operations:
             real = next(times, None)
             if real is not None:
@@ -102,10 +103,18 @@ class Stage(ABC):
                 self.counters(),
                 {name: self.ksm_stat(mm) for name, mm in self._mms.items() if mm.users},
                 batch,
-                tuple(self._teller.tell(batch)),
+                tuple(self.tell(batch)),
                 refused,
                 visits=self._visits(),
             )
+
+    def tell(self, batch: EventBatch) -> list[str]:
+        """A line for each event, by the scenario's names; batches in order, each once."""
+        return self._teller.tell(batch)
+
+    def name_of(self, mm: int, address: int) -> str:
+        """What the scenario calls a page, by its mm's number."""
+        return self._plan.name_of(self._names[mm], address)
 
     def do(self, step: PlannedStep, operation: op.Operation) -> str:
         """One operation of a step. Returns the name of the errno if a knob's write was refused.

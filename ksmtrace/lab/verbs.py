@@ -9,7 +9,4 @@ from ksmtrace.lab import memory_verbs, scanner_verbs
 from ksmtrace.lab.scanner_verbs import MOST_SCANS
 from ksmtrace.lab.verb import NODES, VERBS, Verb
 
-__all__ = ["BESIDE", "MOST_SCANS", "NODES", "VERBS", "Verb", "memory_verbs", "scanner_verbs"]
-
-BESIDE = ("say", "expect", "refused")
-"""Keys that any step may have beside its verb."""
+__all__ = ["MOST_SCANS", "NODES", "VERBS", "Verb", "memory_verbs", "scanner_verbs"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
 from ksmtrace.errors import Exit, KsmtraceError
@@ -18,6 +18,7 @@ from ksmtrace.model.counting import CountedVisit
 from ksmtrace.model.cycle import Cycle
 from ksmtrace.model.invariants import assert_invariants
 from ksmtrace.model.memory import Memory, Mm
+from ksmtrace.model.scene import Member, Scene, scene_of
 from ksmtrace.model.state import State
 from ksmtrace.model.stream import ModelStream
 from ksmtrace.model.visit import Visit
@@ -156,7 +157,19 @@ class KsmScanner:
         records, visit.records = visit.records, []
         return records
 
+    def watch_visits(self, watch: Callable[[VisitRecord], None]) -> None:
+        """Have a function called at the end of each visit. The visits must be logged."""
+        visit = self._cycle.visit
+        assert isinstance(visit, LoggedVisit), "visits are watched with log_visits=True only"
+        visit.watch = watch
+
     # What can be read.
+
+    def scene(
+        self, *, at: Member | None = None, most: int | None = None, places: int | None = None
+    ) -> Scene:
+        """Every page's standing and the trees, as plain data; see `scene.scene_of`."""
+        return scene_of(self._state, self._cycle, at=at, most=most, places=places)
 
     @property
     def counters(self) -> dict[str, int]:

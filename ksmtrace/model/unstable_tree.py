@@ -39,6 +39,10 @@ class UnstableTrees:
         """This scan's trees."""
         return list(self._trees.values())
 
+    def trees_by_node(self) -> list[tuple[int, RedBlackTree[RmapItem]]]:
+        """This scan's trees, each with its NUMA node."""
+        return sorted(self._trees.items())
+
     def tree(self, nid: int) -> RedBlackTree[RmapItem]:
         """The tree of a NUMA node."""
         tree = self._trees.get(nid)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
+from ksmtrace.model.decisions import Decision, Rule
 from ksmtrace.model.memory import Frame
+from ksmtrace.model.scene import key_of, way_down
 from ksmtrace.model.stable_tree import Busy
 from ksmtrace.model.structures import RmapItem
 from ksmtrace.model.unstable_tree import Twin
@@ -16,18 +19,23 @@ class VisitRecord(NamedTuple):
 
     mm: int
     address: int
-    steps: tuple[str, ...]
+    steps: tuple[Decision, ...]
 
 
 class LoggedVisit(Visit):
-    """A Visit that keeps a record of every step; what it does is the same."""
+    """A Visit that keeps a record of every step; what it does is the same.
 
-    _steps: list[str]
+    watch: called with each record when its visit is over, while the scan goes on.
+    """
+
+    _steps: list[Decision]
     records: list[VisitRecord]
+    watch: Callable[[VisitRecord], None]
 
     def begin_log(self) -> None:
         """To be called once, before the first visit."""
         self.records = []
+        self.watch = lambda _record: None
         self._steps = []
         inner = self.cmp_and_merge_page
 
@@ -35,8 +43,8 @@ class LoggedVisit(Visit):
             self._steps = []
             inner(page, item)
             if not self._steps:
-                self._steps.append("already merged")
-            self.records.append(VisitRecord(item.mm.id, item.address, tuple(self._steps)))
+                self._tell(Rule.ALREADY_MERGED, "already merged")
+            self._keep(item)
 
         self.cmp_and_merge_page = logged
 
@@ -44,48 +52,63 @@ class LoggedVisit(Visit):
         """See `Visit`."""
         more = item.remaining_skips
         again = f", and {more} times more" if more else ""
-        self.records.append(VisitRecord(item.mm.id, item.address, (f"skipped{again}",)))
+        self._steps = [Decision(Rule.SKIPPED, f"skipped{again}")]
         super().skip(item)
+        self._keep(item)
+
+    def _keep(self, item: RmapItem) -> None:
+        record = VisitRecord(item.mm.id, item.address, tuple(self._steps))
+        self.records.append(record)
+        self.watch(record)
+
+    def _tell(self, rule: Rule, words: str, tree: str = "", path: tuple[str, ...] = ()) -> None:
+        self._steps.append(Decision(rule, words, tree, path))
 
     def _has_changed(self, page: Frame, item: RmapItem) -> bool:
         first = not item.oldchecksum
         changed = super()._has_changed(page, item)
+        checksum = f"checksum {item.oldchecksum:08x}"
         if not changed:
-            self._steps.append(f"checksum {item.oldchecksum:08x} as before")
+            self._tell(Rule.UNCHANGED, f"{checksum} as before")
+        elif first:
+            self._tell(Rule.FIRST_SIGHT, f"{checksum} noted at first sight; wait")
         else:
-            why = "noted at first sight" if first else "is another: the page changed"
-            self._steps.append(f"checksum {item.oldchecksum:08x} {why}; wait")
+            self._tell(Rule.CHANGED, f"{checksum} is another: the page changed; wait")
         return changed
 
     def _search_stable_tree(self, page: Frame) -> Frame | Busy | None:
+        root = self.stable.tree(self._state.nid_of(page.nid)).root
+        path = tuple(key_of(node) for node in way_down(root, page.content))
         found = super()._search_stable_tree(page)
         if found is page:
-            words = "is a KSM page itself"
+            self._tell(Rule.STABLE_ITSELF, "is a KSM page itself")
         elif found is Busy.BUSY:
-            words = "stable tree: equal page, but locked"
+            self._tell(Rule.STABLE_BUSY, "stable tree: equal page, but locked", "stable", path)
+        elif found is not None:
+            self._tell(Rule.STABLE_EQUAL, "stable tree: equal page", "stable", path)
         else:
-            words = (
-                "stable tree: equal page" if found is not None else "stable tree: none with room"
-            )
-            if found is None and not self.stable.tree(self._state.nid_of(page.nid)).root:
-                words = "stable tree: empty"
-        self._steps.append(words)
+            words = "stable tree: none with room" if root else "stable tree: empty"
+            self._tell(Rule.STABLE_NONE, words, "stable", path)
         return found
 
     def _search_unstable_tree(self, page: Frame, item: RmapItem) -> Twin | None:
+        root = self.unstable.tree(self._state.nid_of(page.nid)).root
+        path = tuple(key_of(node) for node in way_down(root, page.content))
         twin = super()._search_unstable_tree(page, item)
         if twin is not None:
-            self._steps.append("unstable tree: twin")
+            self._tell(Rule.UNSTABLE_TWIN, "unstable tree: twin", "unstable", path)
         elif item.tree is not None:
-            self._steps.append("unstable tree: none equal; put in")
+            words = "unstable tree: none equal; put in"
+            self._tell(Rule.UNSTABLE_INSERTED, words, "unstable", path)
         else:
-            self._steps.append("unstable tree: the way is blocked")
+            words = "unstable tree: the way is blocked"
+            self._tell(Rule.UNSTABLE_BLOCKED, words, "unstable", path)
         return twin
 
     def _went_to_the_zero_page(self, page: Frame, item: RmapItem) -> bool:
         went = super()._went_to_the_zero_page(page, item)
         if went:
-            self._steps.append("full of zeroes: mapped to the zero page")
+            self._tell(Rule.ZERO_PAGE, "full of zeroes: mapped to the zero page")
         return went
 
     def _merge_with_ksm_page(
@@ -93,11 +116,12 @@ class LoggedVisit(Visit):
     ) -> int:
         err = super()._merge_with_ksm_page(item, page, ksm_page, held)
         what = "become a KSM page" if ksm_page is None else "merge"
-        self._steps.append(f"{what}: {'failed' if err else 'done'}")
+        rule = Rule.BECAME_KSM_PAGE if ksm_page is None else Rule.MERGED
+        self._tell(Rule.FAILED if err else rule, f"{what}: {'failed' if err else 'done'}")
         return err
 
     def remove_from_trees(self, item: RmapItem) -> None:
         """See `Visit`."""
         if item.head is not None:
-            self._steps.append("no longer on its KSM page")
+            self._tell(Rule.LEFT_KSM_PAGE, "no longer on its KSM page")
         super().remove_from_trees(item)

@@ -38,7 +38,7 @@ class Loaded:
 def load(moment: Moment, profile: Profile, engine: Engine) -> Loaded:
     """Build it. Raises KsmtraceError where it would not fit into this host's memory."""
     check_room(len(moment), engine)
-    return _fast(moment, profile) if engine == "fast" else _readable(moment, profile)
+    return _fast(moment, profile) if engine == "fast" else load_readable(moment, profile)
 
 
 def check_room(pages: int, engine: Engine) -> None:
@@ -113,9 +113,12 @@ def _fast(moment: Moment, profile: Profile) -> Loaded:
     return Loaded(scanner, len(memory.rows), change, scanner.watch)
 
 
-def _readable(moment: Moment, profile: Profile) -> Loaded:
+def load_readable(moment: Moment, profile: Profile, *, log_visits: bool = False) -> Loaded:
+    """Build it for the readable engine. log_visits: tell visits instead of counting work."""
     memory = Memory()
-    scanner = KsmScanner(memory, kernel=profile, clock=Clock(), count_work=True)
+    scanner = KsmScanner(
+        memory, kernel=profile, clock=Clock(), log_visits=log_visits, count_work=not log_visits
+    )
     frames: dict[int, Frame] = {}
     moving: list[tuple[Mm, int]] = []
     for tgid, pages in _places(moment):

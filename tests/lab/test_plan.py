@@ -37,12 +37,12 @@ from ksmtrace.lab.operations import (
     WritePart,
 )
 from ksmtrace.lab.operations import Exit as ProcessExit
-from ksmtrace.lab.plan import ARENA, ARENA_PAGES, Plan, address_of
+from ksmtrace.lab.plan import ARENA, ARENA_PAGES, BESIDE, Plan, address_of
 from ksmtrace.lab.planner import MOST_PAGES, MOST_PROCESSES
 from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.random_scenarios import FAMILIES, random_scenario
 from ksmtrace.lab.scenario import ScenarioError, parse_scenario, scenario_of
-from ksmtrace.lab.verbs import BESIDE, MOST_SCANS, VERBS
+from ksmtrace.lab.verbs import MOST_SCANS, VERBS
 from ksmtrace.model.content import page_of
 
 PAGE = 4096

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from random import Random
 
@@ -13,16 +13,21 @@ from ksmtrace.kernel.costs import DEFAULT, Costs
 from ksmtrace.kernel.releases import Behaviour, profile
 from ksmtrace.model.clock import Clock
 from ksmtrace.model.memory import Memory, Mm
+from ksmtrace.model.scene import Member, Scene
 from ksmtrace.model.stream import ModelStream
 from ksmtrace.model.uksm.coverage import Coverage
 from ksmtrace.model.uksm.governors import MEMCMP_COST, STRENGTH
 from ksmtrace.model.uksm.hashing import Contents, Hashes, hasher_for, permutation
 from ksmtrace.model.uksm.invariants import assert_invariants
 from ksmtrace.model.uksm.quirks import AS_SHIPPED, Quirks
+from ksmtrace.model.uksm.scene import scene_of
 from ksmtrace.model.uksm.settings import Settings
 from ksmtrace.model.uksm.state import State, Tallies
 from ksmtrace.model.uksm.structures import Slot
+from ksmtrace.model.uksm.visit import Visit
+from ksmtrace.model.uksm.visit_log import LoggedVisit
 from ksmtrace.model.uksm.wakeup import WakeUp
+from ksmtrace.model.visit_log import VisitRecord
 from ksmtrace.model.work import Work
 
 _RELEASE = "6.8"
@@ -39,7 +44,8 @@ class UksmScanner:
     knobs: values by their name in sysfs. check_invariants: assert what must hold after every
     wake-up. contents: what simulated contents are: "names" of pages, which stand for pages full of
     words of their own (see `hashing.NameHasher`), or the very bytes of "pages". memcmp_cost: of a
-    comparison, in hashed words, by which it judges its strength. Raises KsmtraceError (usage) for
+    comparison, in hashed words, by which it judges its strength. log_visits: tell each
+    look at a page to who watches. Raises KsmtraceError (usage) for
     an unknown governor or knob, KnobRefused for a bad value.
     """
 
@@ -58,6 +64,7 @@ class UksmScanner:
         check_invariants: bool = False,
         contents: Contents = "names",
         memcmp_cost: int = MEMCMP_COST,
+        log_visits: bool = False,
     ) -> None:
         self.profile = profile(_RELEASE)
         self.behaviour: Behaviour = replace(
@@ -82,7 +89,8 @@ class UksmScanner:
         memory.ksm = self
         for name, value in (knobs or {}).items():
             self.set_knob(name, value)
-        self._daemon = WakeUp(self._state, Random(f"slots {seed}"))  # noqa: S311
+        visit = LoggedVisit if log_visits else Visit
+        self._daemon = WakeUp(self._state, Random(f"slots {seed}"), visit)  # noqa: S311
         self._scan = Coverage()
         self._seqnr = 0
 
@@ -192,7 +200,17 @@ class UksmScanner:
         """The events since they were last taken."""
         return self._state.stream.take()
 
+    def watch_visits(self, watch: Callable[[VisitRecord], None]) -> None:
+        """Have a function called at the end of each visit. The visits must be logged."""
+        visit = self._daemon.visit
+        assert isinstance(visit, LoggedVisit), "visits are watched with log_visits=True only"
+        visit.watch = watch
+
     # What can be read.
+
+    def scene(self, *, at: Member | None = None) -> Scene:
+        """Every page's standing, trees and rungs, as plain data; see `scene.scene_of`."""
+        return scene_of(self._state, self._daemon, at)
 
     @property
     def counters(self) -> dict[str, int]:

@@ -54,6 +54,10 @@ class Slot:
         self.seen: array[int] = array("I")
         self.items: dict[int, Item] = {}
 
+    def address_of(self, index: int) -> int:
+        """The address of a page of it."""
+        return self.start + index * PAGE_SIZE
+
     def begin(self) -> None:
         """Prepare for visits."""
         self.order = list(range(self.pages))

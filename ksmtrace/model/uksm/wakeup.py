@@ -26,11 +26,11 @@ _SLEEP_RESTORED = 8
 class WakeUp:
     """The daemon. rungs: slowest first. admitted: the slots that the last wake-up put on a rung."""
 
-    def __init__(self, state: State, keys: Random) -> None:
+    def __init__(self, state: State, keys: Random, visit: type[Visit] = Visit) -> None:
         self._state = state
         self.credit = Credit(literally=state.quirks.credit)
         self.trees = Trees(state, self.credit)
-        self.visit = Visit(state, self.trees)
+        self.visit = visit(state, self.trees)
         self.rungs = [Rung(number, state.dice, self._stride) for number in range(RUNGS)]
         self.slots = Slots(state, self.trees, self.rungs[0], keys)
         self.admitted: list[Slot] = []

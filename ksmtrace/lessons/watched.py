@@ -1,0 +1,112 @@
+"""One scanner of a lesson, watched: what it shows after each operation, and at each visit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from ksmtrace.events.batch import EventBatch, concatenate
+from ksmtrace.lab.notation import without_scans
+from ksmtrace.lab.on_model import ModelStage
+from ksmtrace.lab.on_uksm import UksmStage
+from ksmtrace.lab.performance import Observation, Performance
+from ksmtrace.lab.plan import Plan, PlannedStep
+from ksmtrace.lab.where import Where
+from ksmtrace.lessons.frames import View
+from ksmtrace.model.scene import Member, Scene
+from ksmtrace.model.visit_log import VisitRecord
+
+MOST_VISITS = 400
+"""In one operation; with more of them one does not stop at each."""
+_SHOWN_PAGES, _SHOWN_PLACES = 48, 63
+"""Pages and places of a tree that are shown of a memory with more."""
+
+
+@dataclass(frozen=True)
+class Act:
+    """One operation, done. visits: a view of each visit; empty where there were too many to show.
+
+    looks: how many visits there were. view: after it. seen: as of any performance.
+    """
+
+    visits: list[View]
+    looks: int
+    view: View
+    seen: Observation
+
+
+class Watched:
+    """A model's performance of a lesson, step by step."""
+
+    def __init__(self, plan: Plan, place: Where, seed: int = 0) -> None:
+        self.place = place
+        self._stage: ModelStage | UksmStage
+        if place.uksm is not None:
+            self._stage = UksmStage(plan, place, seed=seed, visits=True)
+        else:
+            self._stage = ModelStage(plan, place.profile, on=place.name, visits=True)
+        self._stage.scanner.watch_visits(self._visited)
+        self._stage.prepare()
+        self._stage.take_events()
+        self._views: list[View] = []
+        self._held: list[EventBatch] = []
+        self._told: list[str] = []
+        self._looks = 0
+        self._stops = True
+
+    @property
+    def performance(self) -> Performance:
+        """What was observed so far."""
+        performance = self._stage.performance
+        if isinstance(self._stage, ModelStage):
+            performance.item_lives = self._stage.scanner.item_lives
+        return performance
+
+    def now(self) -> View:
+        """What it shows at this moment."""
+        return self._view(())
+
+    def do(self, step: PlannedStep, times: Iterator[Observation], *, stops: bool) -> Iterator[Act]:
+        """Do a step, one operation after the other. stops: whether visits are shown."""
+        self._stops = stops
+        for seen in self._stage.observe(step, times):
+            told = (*self._told, *seen.told)
+            whole = replace(seen, events=concatenate([*self._held, seen.events]), told=told)
+            self.performance.observations.append(whole)
+            # What happened after the last visit that is shown, or else all of it.
+            rest = seen.told if self._views else told
+            yield Act(self._views, self._looks, self._view(rest, refused=seen.refused or ""), whole)
+            self._views, self._held, self._told, self._looks = [], [], [], 0
+
+    def _visited(self, record: VisitRecord) -> None:
+        self._looks += 1
+        if not self._stops or self._looks > MOST_VISITS:
+            self._views.clear()
+            return
+        batch = self._stage.take_events()
+        told = self._stage.tell(batch)
+        self._held.append(batch)
+        self._told += told
+        at = (record.mm, record.address)
+        view = self._view(told, at)
+        self._views.append(replace(view, page=self._name(at), visit=at, steps=record.steps))
+
+    def _view(self, told: Sequence[str], at: Member | None = None, *, refused: str = "") -> View:
+        return View(
+            self.place.name,
+            self._stage.counters(),
+            scene=self._scene(at),
+            events=tuple(without_scans(tuple(told))),
+            refused=refused,
+            name=self._name,
+        )
+
+    def _scene(self, at: Member | None) -> Scene:
+        if isinstance(self._stage, UksmStage):
+            return self._stage.scanner.scene(at=at)
+        small = sum(len(mm.pages) for mm in self._stage.memory.mms) <= _SHOWN_PAGES
+        most, places = (None, None) if small else (_SHOWN_PAGES, _SHOWN_PLACES)
+        return self._stage.scanner.scene(at=at, most=most, places=places)
+
+    def _name(self, page: Member) -> str:
+        return self._stage.name_of(*page)

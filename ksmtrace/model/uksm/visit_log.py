@@ -1,0 +1,55 @@
+"""UKSM's page visits told, for those who want to watch it work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ksmtrace.model.decisions import Decision, Rule
+from ksmtrace.model.memory import Frame
+from ksmtrace.model.uksm.structures import ItemState, Slot
+from ksmtrace.model.uksm.visit import Visit
+from ksmtrace.model.visit_log import VisitRecord
+
+
+class LoggedVisit(Visit):
+    """A Visit that tells each of its looks; what it does is the same.
+
+    watch: called with each record when the look is over.
+    """
+
+    watch: Callable[[VisitRecord], None] = staticmethod(lambda _record: None)
+
+    def look(self, slot: Slot, index: int) -> None:
+        """See `Visit`."""
+        mm, address = slot.mm, slot.address_of(index)
+        page = mm.pages.get(address)
+        was_ksm = page is not None and page.ksm
+        merged_before = self._state.pages_shared + self._state.pages_sharing
+        super().look(slot, index)
+        merged = self._state.pages_shared + self._state.pages_sharing - merged_before
+        decision = self._told(slot, index, page, was_ksm=was_ksm, merged=merged)
+        self.watch(VisitRecord(mm.id, address, (decision,)))
+
+    def _told(
+        self, slot: Slot, index: int, page: Frame | None, *, was_ksm: bool, merged: int
+    ) -> Decision:
+        """What became of a look at `page`. merged: mappings that joined merged pages."""
+        state = self._state
+        if page is None:
+            return Decision(Rule.UKSM_ABSENT, "no page there")
+        if page is self._zero_frame:
+            return Decision(Rule.UKSM_ABSENT, "on the zero page already")
+        if slot.mm.pages.get(slot.address_of(index)) is self._zero_frame:
+            return Decision(Rule.UKSM_ZERO, "full of zeroes: mapped to the zero page")
+        hashed = f"hash {state.hashes.at(page.content):08x} of {state.strength.value:,} words"
+        item = slot.items.get(index)
+        standing = item.state if item is not None else ItemState.NONE
+        if standing is ItemState.STABLE:
+            if was_ksm and not merged:
+                return Decision(Rule.UKSM_ALREADY, "already merged")
+            if merged > 1:
+                return Decision(Rule.UKSM_TWIN, f"{hashed}: a waiting page is equal; merged")
+            return Decision(Rule.UKSM_JOINED, f"{hashed}: a merged page is equal; joined")
+        if standing is ItemState.UNSTABLE:
+            return Decision(Rule.UKSM_WAITS, f"{hashed}: nothing has it; put in")
+        return Decision(Rule.UKSM_NOT_PLACED, f"{hashed}: another page has it, but did not merge")
