@@ -22,7 +22,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "capture": ("record", "stat", "exporter"),
     "look": ("report", "timeline", "diff", "export", "import"),
     "ask": ("why", "estimate", "advise", "tune", "doctor"),
-    "model": ("lab", "simulate", "replay", "kernels"),
+    "model": ("lab", "simulate", "replay", "kernels", "learn"),
 }
 """Every verb, by what it is for. A verb is a module of this package with a docstring that is its
 help, `configure(parser)` and `run(args) -> int`."""

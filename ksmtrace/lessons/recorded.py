@@ -6,7 +6,7 @@ other with contents is scanned until nothing more happens, as if nothing had bee
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -59,7 +59,7 @@ def step_recording(
         about += f" {count(int(moment.changing.sum()))} of them changed: they go on changing."
     name = recording.path.name
     lesson = lesson_of(Scenario(name, name, about), name, [f"ksm:{kernel.name}"])
-    return lesson, Frames(_frames(moment, kernel, names, about))
+    return lesson, Frames(frames_of(moment, kernel, names, about))
 
 
 def _only(moment: Moment, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Moment:
@@ -73,7 +73,10 @@ def _only(moment: Moment, chosen: np.ndarray[tuple[int], np.dtype[np.bool_]]) ->
     )
 
 
-def _frames(moment: Moment, kernel: Profile, names: dict[int, str], about: str) -> Iterator[Frame]:
+def frames_of(
+    moment: Moment, kernel: Profile, names: Mapping[int, str], about: str
+) -> Iterator[Frame]:
+    """The stops of a moment's scans. names: of processes; about: what it is."""
     loaded = load_readable(moment, kernel, log_visits=True)
     scanner = loaded.scanner
     assert isinstance(scanner, KsmScanner)

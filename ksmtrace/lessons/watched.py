@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ksmtrace.events.batch import EventBatch, concatenate
+from ksmtrace.lab.needs import OWN_PACE, needs_of
 from ksmtrace.lab.notation import without_scans
 from ksmtrace.lab.on_model import ModelStage
 from ksmtrace.lab.on_uksm import UksmStage
@@ -13,6 +14,7 @@ from ksmtrace.lab.performance import Observation, Performance
 from ksmtrace.lab.plan import Plan, PlannedStep
 from ksmtrace.lab.where import Where
 from ksmtrace.lessons.frames import View
+from ksmtrace.model.decisions import Rule
 from ksmtrace.model.scene import Member, Scene
 from ksmtrace.model.visit_log import VisitRecord
 
@@ -41,11 +43,14 @@ class Watched:
     def __init__(self, plan: Plan, place: Where, seed: int = 0) -> None:
         self.place = place
         self._stage: ModelStage | UksmStage
+        # KSM at its own pace counts its work instead of telling its visits.
+        visits = place.uksm is not None or OWN_PACE not in needs_of(plan)
         if place.uksm is not None:
             self._stage = UksmStage(plan, place, seed=seed, visits=True)
         else:
-            self._stage = ModelStage(plan, place.profile, on=place.name, visits=True)
-        self._stage.scanner.watch_visits(self._visited)
+            self._stage = ModelStage(plan, place.profile, on=place.name, visits=visits)
+        if visits:
+            self._stage.scanner.watch_visits(self._visited)
         self._stage.prepare()
         self._stage.take_events()
         self._views: list[View] = []
@@ -53,6 +58,7 @@ class Watched:
         self._told: list[str] = []
         self._looks = 0
         self._stops = True
+        self._known: set[object] = set()
 
     @property
     def performance(self) -> Performance:
@@ -77,10 +83,14 @@ class Watched:
             rest = seen.told if self._views else told
             yield Act(self._views, self._looks, self._view(rest, refused=seen.refused or ""), whole)
             self._views, self._held, self._told, self._looks = [], [], [], 0
+            self._stops = stops
 
     def _visited(self, record: VisitRecord) -> None:
         self._looks += 1
-        if not self._stops or self._looks > MOST_VISITS:
+        if not self._stops or self._is_repetition(record):
+            return
+        if len(self._views) >= MOST_VISITS:
+            self._stops = False
             self._views.clear()
             return
         batch = self._stage.take_events()
@@ -90,6 +100,15 @@ class Watched:
         at = (record.mm, record.address)
         view = self._view(told, at)
         self._views.append(replace(view, page=self._name(at), visit=at, steps=record.steps))
+
+    def _is_repetition(self, record: VisitRecord) -> bool:
+        """UKSM comes by a small memory's pages hundreds of times in one wake-up."""
+        if not isinstance(self._stage, UksmStage):
+            return False
+        told = (record.mm, record.address, record.steps, tuple(self._stage.counters().items()))
+        known = told in self._known
+        self._known.add(told)
+        return known or record.steps[0].rule in (Rule.UKSM_ALREADY, Rule.UKSM_ABSENT)
 
     def _view(self, told: Sequence[str], at: Member | None = None, *, refused: str = "") -> View:
         return View(

@@ -118,7 +118,7 @@ def _body(frame: Frame, look: Look) -> list[_Section]:
     several = len(frame.views) > 1
     for view in frame.views:
         sections += _view(frame, view, width, several=several)
-    if several and frame.kind is Kind.DONE:
+    if several and frame.kind in (Kind.DONE, Kind.BEFORE):
         sections.append(_Section(_side_by_side(frame, width), 7, 6))
     return sections
 
@@ -137,24 +137,23 @@ def _question(question: Question, look: Look) -> list[Text]:
 
 
 def _view(frame: Frame, view: View, width: int, *, several: bool) -> Iterator[_Section]:
-    if view.scene is None:
+    if view.scene is None or (several and frame.kind is Kind.BEFORE):
         return
     if several:
         yield _Section([Text(f"on {view.on}", style="bold underline")], 8, 1)
     if view.page is not None:
         yield from _visit(view, width)
     elif frame.kind is Kind.VISIT:
-        yield _Section([Text("no visit of its own here", style="dim")], 7, 1)
+        yield _Section([Text("no visit here", style="dim")], 7, 1)
     if view.events:
         yield _Section(_events(view, width), 6, 1)
     if not several or frame.kind is Kind.VISIT:
         yield _Section(_counters(frame, view, width), 7, 1)
     if view.refused:
         yield _Section([Text(f"refused: {view.refused}", style="yellow")], 8, 1)
-    if frame.kind is not Kind.BEFORE or frame.question is None or not several:
-        yield from _trees(view, width)
-        yield _Section(_figures(view, width), 4)
-        yield _Section(_pages(view, view.scene, width), 3, 1 + _FEW_PAGES)
+    yield from _trees(view, width)
+    yield _Section(_figures(view, width), 4)
+    yield _Section(_pages(view, view.scene, width), 3, 1 + _FEW_PAGES)
 
 
 def _visit(view: View, width: int) -> Iterator[_Section]:
@@ -220,7 +219,7 @@ def _trees(view: View, width: int) -> Iterator[_Section]:
     } | _own_places(view)
     kinds = {tree.kind for tree in view.scene.trees}
     for tree in view.scene.trees:
-        lines = [Text(tree_words(tree), style="bold")]
+        lines = _words(tree_words(tree), width, "bold", hang=2)
         path = here.get(tree.kind, set())
         drawn = draw_tree(tree, place_words, width - 2, path=path, found=found)
         lines += [Text.assemble("  ", row) for row in drawn]
@@ -314,33 +313,36 @@ def _side_by_side(frame: Frame, width: int) -> list[Text]:
         [*USUAL, *(name for view in frame.views for name, _, _ in changed_counters(frame, view))]
     )
     room = max(10, *(len(name) for name in on)) + 2
-    lines = [Text(f"{'':<24}" + "".join(f"{name:>{room}}" for name in on), style="bold")]
+    head = f"{'':<24}" + "".join(f"{name:>{room}}" for name in on)
+    lines = [Text(head[:width], style="bold")]
     for name in names:
         values = [view.counters.get(name) for view in frame.views]
         if any(values):
             differs = len({value for value in values if value is not None}) > 1
             cells = "".join(f"{count(value):>{room}}" for value in values)
             lines.append(Text(f"{name:<24}{cells}"[:width], style="bold" if differs else ""))
-    return lines
+    return lines if len(lines) > 1 else []
 
 
 def _words(text: str, width: int, style: str, *, indent: int = 0, hang: int = 0) -> list[Text]:
+    """Words in lines. A line of the text begins a new one."""
     lines: list[Text] = []
-    for paragraph in text.strip().split("\n\n"):
-        if lines:
-            lines.append(Text(""))
+    for line in text.strip().split("\n"):
         wrapped = textwrap.wrap(
-            clean(" ".join(paragraph.split())),
+            clean(" ".join(line.split())),
             width,
             initial_indent=" " * indent,
             subsequent_indent=" " * hang,
         )
-        lines += [Text(line, style=style) for line in wrapped]
+        lines += [Text(part, style=style) for part in wrapped or [""]]
     return lines
 
 
 def _fit(sections: Sequence[_Section], look: Look) -> list[Text]:
     """All lines, or what matters most of them; then the keys in the last line."""
+    for section in sections:
+        for line in section.lines:
+            line.truncate(look.width, overflow="ellipsis")
     foot = [Text(look.keys[: look.width], style="dim")] if look.keys else []
     if look.height is not None:
         room = look.height - len(foot)

@@ -33,6 +33,7 @@ def lesson_as_dict(lesson: Lesson) -> dict[str, Any]:
         "minutes": lesson.minutes,
         "on": [place.name for place in lesson.places],
         "live": lesson.live,
+        "reading": list(lesson.reading),
         "questions": len(lesson.questions),
         "steps": len(lesson.plan.steps),
     }

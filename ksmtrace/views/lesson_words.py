@@ -48,7 +48,9 @@ def place_words(node: Node) -> str:
 def tree_words(tree: Tree) -> str:
     """A tree's figures: how many places, how high, and how high it could be at most."""
     node = f" of node {tree.nid}" if tree.nid else ""
-    what = "KSM pages" if tree.kind == "stable" else "waiting pages"
+    what = "KSM page" if tree.kind == "stable" else "waiting page"
+    if tree.nodes != 1:
+        what += "s"
     words = f"{tree.kind} tree{node}: {count(tree.nodes)} {what}"
     if not tree.nodes:
         return f"{tree.kind} tree{node}: empty"

@@ -1,0 +1,181 @@
+"""The lessons that come with ksmtrace: complete, readable, and true wherever they are shown."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ksmtrace.lab.disappointments import disappointments
+from ksmtrace.lab.on_model import ModelStage, perform_on_model
+from ksmtrace.lab.on_uksm import perform_on_uksm
+from ksmtrace.lab.operations import Batch, Migrate, Run, Scan, SwapOut
+from ksmtrace.lab.plan import Plan
+from ksmtrace.lab.where import Where, parse_where
+from ksmtrace.lessons.lesson import Lesson, read_lesson, shipped_lessons
+from ksmtrace.model.rbtree import RedBlackNode, RedBlackTree
+
+ROOT = Path(__file__).parents[2]
+LESSONS = {lesson.name: lesson for lesson in shipped_lessons()}
+SHOWN = [(name, place) for name, lesson in LESSONS.items() for place in lesson.places]
+TOPICS = {
+    "why-two-scans", "the-process-of-2011", "the-unstable-tree", "volatile-pages", "copy-on-write",
+    "sharing-limit", "zero-pages", "smart-scan", "pages-to-scan", "the-advisor", "fork-and-exit",
+    "numa-trees", "fast-changing-pages", "releases-to-6.6", "releases-to-6.12", "pages-sharing",
+    "uksm", "ksm-against-uksm", "nothing-merges",
+}  # fmt: skip
+LONGEST = {"say": 300, "intro": 300, "question": 200, "because": 330, "answer": 72}
+
+
+@pytest.fixture(autouse=True)
+def _built_in_costs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+def texts(lesson: Lesson) -> Iterator[tuple[str, str, str]]:
+    """Every text of a lesson: its kind, where it stands, and itself."""
+    for step in lesson.plan.steps:
+        for kind in ("say", "intro"):
+            yield kind, step.step.where, step.step.values.get(kind, "")
+        if step.number in lesson.questions:
+            question = lesson.questions[step.number]
+            yield "question", step.step.where, question.question
+            yield "because", step.step.where, question.because
+            yield from (("answer", step.step.where, answer) for answer in question.answers)
+
+
+def test_there_is_a_lesson_for_each_topic() -> None:
+    assert LESSONS.keys() >= TOPICS
+
+
+def test_they_are_numbered_from_one_without_a_gap() -> None:
+    assert [lesson.number for lesson in shipped_lessons()] == list(range(1, len(LESSONS) + 1))
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_has_all_that_a_learner_needs(name: str) -> None:
+    lesson = LESSONS[name]
+    assert lesson.title != lesson.plan.scenario.name
+    assert lesson.about
+    assert re.match(r"[A-Z][a-z]+ .*\.$", lesson.goal)
+    assert lesson.minutes is not None
+    assert 3 <= lesson.minutes <= 15
+    assert len(lesson.closing) > 200
+    assert len(lesson.questions) >= 3
+    assert all((ROOT / page).is_file() for page in lesson.reading)
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_a_lesson_s_texts_can_be_read_at_a_glance(name: str) -> None:
+    for kind, where, text in texts(LESSONS[name]):
+        assert len(text) <= LONGEST[kind], f"{where}: {kind} has {len(text)} characters"
+        assert "\n" not in text, where
+        assert not re.search(r"(^|\s)[*_]\w", text), f"{where}: plain text has no markup: {text}"
+        assert kind == "answer" or not text or text[-1] in ".?)", f"{where}: {text}"
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_answers_differ_and_the_right_one_is_not_always_in_the_same_place(name: str) -> None:
+    questions = list(LESSONS[name].questions.values())
+    assert all(len(set(question.answers)) == len(question.answers) for question in questions)
+    assert len({question.right for question in questions}) > 1
+
+
+@pytest.mark.parametrize("name", LESSONS)
+def test_whatever_the_scanner_does_is_expected(name: str) -> None:
+    for step in LESSONS[name].plan.steps:
+        works = any(isinstance(done, Scan | Batch | Run) for done in step.operations)
+        assert step.expect or not works, f"{step.step.where}: what must be seen after it?"
+        assert step.say or not works, f"{step.step.where}: what has happened?"
+
+
+@pytest.mark.parametrize("name", [name for name, lesson in LESSONS.items() if lesson.live])
+def test_a_live_lesson_asks_nothing_that_a_machine_may_not_have(name: str) -> None:
+    lesson = LESSONS[name]
+    operations = [done for step in lesson.plan.steps for done in step.operations]
+    assert [place.name for place in lesson.places] == ["ksm:6.18"]
+    assert not any(isinstance(done, Run | Migrate | SwapOut) for done in operations)
+    assert not any("node" in step.does for step in lesson.plan.steps)
+
+
+@pytest.mark.parametrize(("name", "place"), SHOWN, ids=lambda one: getattr(one, "name", one))
+def test_what_a_lesson_expects_is_what_one_sees(name: str, place: Where) -> None:
+    plan = LESSONS[name].plan
+    assert [str(one) for one in unmet(plan, place)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("why-two-scans", "ksm:6.10"),
+        ("smart-scan", "ksm:6.6"),
+        ("zero-pages", "ksm:6.10"),
+        ("fork-and-exit", "ksm:6.11"),
+        ("sharing-limit", "ksm:2011"),
+        ("uksm", "uksm:full-ghost"),
+    ],
+)
+def test_elsewhere_one_would_see_something_else(name: str, place: str) -> None:
+    assert unmet(LESSONS[name].plan, parse_where(place))
+
+
+def unmet(plan: Plan, place: Where) -> list[Any]:
+    if place.uksm is not None:
+        return disappointments(plan, perform_on_uksm(plan, place), "uksm")
+    return list(disappointments(plan, perform_on_model(plan, place.profile)))
+
+
+class Leaf(RedBlackNode):
+    """A node with a key."""
+
+    __slots__ = ("key",)
+
+    def __init__(self, key: int) -> None:
+        self.key = key
+
+
+def height(node: RedBlackNode | None) -> int:
+    return 0 if node is None else 1 + max(height(node.left), height(node.right))
+
+
+def sorted_tree(nodes: int) -> RedBlackTree[Leaf]:
+    """A tree into which keys came in order; the greatest is always at the right end."""
+    tree: RedBlackTree[Leaf] = RedBlackTree()
+    for key in range(nodes):
+        last: Any = tree.root
+        while last is not None and last.right is not None:
+            last = last.right
+        tree.insert(Leaf(key), last, left=False)
+    return tree
+
+
+def test_the_heights_that_the_lesson_of_2011_tells() -> None:
+    plan = LESSONS["the-process-of-2011"].plan
+    (last,) = [step for step in plan.steps if "height is 6" in step.say]
+    for kernel in ("ksm:2011", "ksm:6.18"):
+        stage = ModelStage(plan, parse_where(kernel).profile, on=kernel)
+        stage.perform()
+        (tree,) = stage.scanner._cycle.visit.unstable.all_trees()
+        assert height(tree.root) == 6
+    assert stage.counters()["pages_unshared"] == 18
+    assert "the bound for 18 is 8.5" in last.say
+    assert round(2 * math.log2(18 + 1), 1) == 8.5
+    assert math.ceil(math.log2(18 + 1)) == 5
+
+
+@pytest.mark.parametrize("doublings", range(2, 14))
+def test_sorted_keys_nearly_reach_the_bound_as_that_lesson_says(doublings: int) -> None:
+    """It grows at 3 * 2**n - 2 keys, by two a doubling: 37 from 786,430 to 1,048,573 keys."""
+    enough = 3 * 2 ** (doublings - 1) - 2
+    assert height(sorted_tree(enough).root) == 2 * doublings - 1
+    assert height(sorted_tree(enough - 1).root) == 2 * doublings - 2
+
+
+def test_a_lesson_file_is_read_from_anywhere(tmp_path: Path) -> None:
+    copy = tmp_path / "mine.toml"
+    copy.write_text(Path(LESSONS["why-two-scans"].plan.scenario.name).read_text(encoding="utf-8"))
+    assert read_lesson(copy).questions == LESSONS["why-two-scans"].questions
