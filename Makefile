@@ -23,8 +23,8 @@ demo: .venv/.set-up-use	## set up, trace the real ksmd on a small workload, repo
 test: .venv/.set-up-dev	## set up; lint, types, all tests, live where possible
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@$(PY) -m ksmtrace.model.fast & compiling=$$!; $(PY) -m mypy && wait $$compiling
-	@$(PY) -m pytest -n auto tests --ignore=tests/live --ignore=tests/kernels
-	@$(PY) -m pytest tests/live tests/kernels
+	@$(PY) -m pytest -n auto --durations 12 tests --ignore=tests/live --ignore=tests/kernels
+	@$(PY) -m pytest --durations 12 tests/live tests/kernels
 
 .PHONY: bpf
 bpf: .venv/.set-up-dev	## build the BPF objects, the event header and the generated docs

@@ -20,7 +20,7 @@ from ksmtrace.model.visit_log import VisitRecord
 
 MOST_VISITS = 400
 """In one operation; with more of them one does not stop at each."""
-_SHOWN_PAGES, _SHOWN_PLACES = 48, 63
+_SHOWN_PAGES, _SHOWN_PLACES = 256, 63
 """Pages and places of a tree that are shown of a memory with more."""
 
 

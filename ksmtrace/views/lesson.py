@@ -8,20 +8,17 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-from ksmtrace.amounts import UNKNOWN, count
+from ksmtrace.amounts import count
 from ksmtrace.lessons.frames import Frame, Kind, View
 from ksmtrace.lessons.lesson import Lesson, Question
-from ksmtrace.model.scene import PageScene, Scene
 from ksmtrace.processes.identity import clean
+from ksmtrace.views.lesson_pages import AROUND, page_map, page_table
 from ksmtrace.views.lesson_words import (
     USUAL,
     changed_counters,
-    checksum_words,
     content_words,
     does_words,
-    ksm_page_names,
     place_words,
-    standing_words,
     tree_words,
     where_words,
 )
@@ -29,8 +26,6 @@ from ksmtrace.views.tree import draw_tree
 
 _LETTERS = "abcdefghi"
 _MOST_EVENTS = 6
-_FEW_PAGES = 5
-_MOST_PAGES = 24
 
 
 @dataclass(frozen=True)
@@ -153,7 +148,8 @@ def _view(frame: Frame, view: View, width: int, *, several: bool) -> Iterator[_S
         yield _Section([Text(f"refused: {view.refused}", style="yellow")], 8, 1)
     yield from _trees(view, width)
     yield _Section(_figures(view, width), 4)
-    yield _Section(_pages(view, view.scene, width), 3, 1 + _FEW_PAGES)
+    yield _Section(page_table(view, view.scene, width), 3, 1 + AROUND)
+    yield _Section(page_map(view, view.scene, width), 2)
 
 
 def _visit(view: View, width: int) -> Iterator[_Section]:
@@ -263,47 +259,6 @@ def _figures(view: View, width: int) -> list[Text]:
             ]
             lines.append(Text(f"{'':{len(title)}}  {'  '.join(cells)}")[:width])
     return lines
-
-
-def _pages(view: View, scene: Scene, width: int) -> list[Text]:
-    if not scene.pages:
-        return []
-    names = ksm_page_names(view)
-    rows = [
-        (
-            view.name((page.mm, page.address)),
-            content_words(page.content),
-            checksum_words(page),
-            _age(page),
-            standing_words(page, names),
-            (page.mm, page.address) == view.visit,
-        )
-        for page in scene.pages
-    ]
-    heads = ("page", "holds", "checksum kept", "age/skips", "stands")
-    widths = [max(len(head), *(len(row[n]) for row in rows)) for n, head in enumerate(heads)]  # type: ignore[arg-type]
-    lines = [
-        Text(
-            "  " + "  ".join(f"{h:<{w}}" for h, w in zip(heads, widths, strict=True)), style="bold"
-        )
-    ]
-    cursor = next((n for n, row in enumerate(rows) if row[5]), 0)
-    # What is cut for lack of room is cut at the end: so the cursor's surroundings come first.
-    first = max(0, min(cursor - 1, len(rows) - _FEW_PAGES)) if len(rows) > 2 * _FEW_PAGES else 0
-    shown = (rows[first:] + rows[:first])[:_MOST_PAGES]
-    for row in shown:
-        mark = "▸ " if row[5] else "  "
-        cells = [f"{cell!s:<{w}}" for cell, w in zip(row[:5], widths, strict=True)]
-        lines.append(Text(f"{mark}{'  '.join(cells)}".rstrip(), style="bold" if row[5] else ""))
-    if more := scene.left_out + len(rows) - len(shown):
-        lines.append(Text(f"  and {count(more)} more pages", style="dim"))
-    return [line[:width] for line in lines]
-
-
-def _age(page: PageScene) -> str:
-    if page.checksum is None and not page.age:
-        return UNKNOWN
-    return f"{page.age}/{page.skips}"
 
 
 def _side_by_side(frame: Frame, width: int) -> list[Text]:

@@ -48,7 +48,8 @@ def place_words(node: Node) -> str:
 def tree_words(tree: Tree) -> str:
     """A tree's figures: how many places, how high, and how high it could be at most."""
     node = f" of node {tree.nid}" if tree.nid else ""
-    what = "KSM page" if tree.kind == "stable" else "waiting page"
+    merged = "merged page" if tree.listed else "KSM page"
+    what = merged if tree.kind == "stable" else "waiting page"
     if tree.nodes != 1:
         what += "s"
     words = f"{tree.kind} tree{node}: {count(tree.nodes)} {what}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ from ksmtrace.model.scene import Node, Tree
 
 RED, BLACK, PATH, DEAD, FOUND = "red", "bold", "reverse", "dim strike", "bold green"
 _SHORTEST = 4
+_NUMBERED = re.compile(r"(\w)\w* (\d.*)")
+"""Where there is no room, `random 17` is r17: what tells it from its neighbours stays."""
 
 
 @dataclass
@@ -97,6 +100,8 @@ def _words(
     node: Node, label: Callable[[Node], str], last: bool, path: Collection[str], longest: int
 ) -> str:
     words = label(node)
+    if len(words) > longest and (numbered := _NUMBERED.fullmatch(words)) is not None:
+        words = numbered[1] + numbered[2]
     if len(words) > longest:
         words = words[: longest - 1] + "~"
     if node.red:

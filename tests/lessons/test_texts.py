@@ -14,9 +14,17 @@ from ksmtrace.lab.disappointments import disappointments
 from ksmtrace.lab.on_model import ModelStage, perform_on_model
 from ksmtrace.lab.on_uksm import perform_on_uksm
 from ksmtrace.lab.operations import Batch, Migrate, Run, Scan, SwapOut
-from ksmtrace.lab.plan import Plan
+from ksmtrace.lab.plan import BESIDE, Plan
+from ksmtrace.lab.scenario import parse_scenario
 from ksmtrace.lab.where import Where, parse_where
-from ksmtrace.lessons.lesson import Lesson, read_lesson, shipped_lessons
+from ksmtrace.lessons.lesson import (
+    _ASK_KEYS,
+    _KEYS,
+    Lesson,
+    lesson_of,
+    read_lesson,
+    shipped_lessons,
+)
 from ksmtrace.model.rbtree import RedBlackNode, RedBlackTree
 
 ROOT = Path(__file__).parents[2]
@@ -179,3 +187,41 @@ def test_a_lesson_file_is_read_from_anywhere(tmp_path: Path) -> None:
     copy = tmp_path / "mine.toml"
     copy.write_text(Path(LESSONS["why-two-scans"].plan.scenario.name).read_text(encoding="utf-8"))
     assert read_lesson(copy).questions == LESSONS["why-two-scans"].questions
+
+
+TEACHING = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
+EXERCISES = dict(re.findall(r'```toml\n(title = "([^"]+)".*?)```', TEACHING, re.DOTALL))
+
+
+@pytest.mark.parametrize("text", EXERCISES, ids=EXERCISES.get)
+def test_the_figures_of_the_teacher_s_page_are_what_one_sees(text: str) -> None:
+    lesson = lesson_of(parse_scenario(text, "docs/teaching.md"), "teaching")
+    assert any(step.expect for step in lesson.plan.steps)
+    for place in lesson.places:
+        assert [str(one) for one in unmet(lesson.plan, place)] == []
+
+
+def test_there_are_six_exercises_and_an_example_in_it() -> None:
+    assert len(EXERCISES) == 7
+    assert len(re.findall(r"^### \d", TEACHING, re.MULTILINE)) == 6
+
+
+def test_the_hour_has_sixty_minutes_and_names_lessons_that_there_are() -> None:
+    table = re.findall(r"^\| (\d+) to (\d+) \| (.*)", TEACHING, re.MULTILINE)
+    assert [int(begin) for begin, _end, _what in table] == [
+        0, *(int(end) for _begin, end, _what in table[:-1])
+    ]  # fmt: skip
+    assert int(table[-1][1]) == 60
+    named = set(re.findall(r"ksmtrace learn ([a-z][a-z0-9.-]+)", TEACHING)) - {"my.toml"}
+    assert named <= LESSONS.keys()
+
+
+def test_every_key_of_a_lesson_is_told() -> None:
+    for key in (*_KEYS, *_ASK_KEYS, *BESIDE):
+        assert f"`{key}`" in TEACHING or key == "refused", key
+
+
+def test_code_in_the_teacher_s_page_fits_a_terminal() -> None:
+    code = re.findall(r"```toml\n(.*?)```", TEACHING, re.DOTALL)
+    code += re.findall(r"^    (\S.*)$", TEACHING, re.MULTILINE)
+    assert max(len(line) for block in code for line in block.splitlines()) <= 80
