@@ -122,6 +122,11 @@ class Rule(Enum):
         " second look.",
         "UKSM, docs/uksm.md",
     )
+    UKSM_WAITS_BESIDE = About(
+        "Pages with one sample hash are told apart by the hash of the whole page. The first to wait"
+        " has none on record yet, so as released UKSM does not find it (quirk: ghost).",
+        "UKSM, docs/uksm.md",
+    )
     UKSM_NOT_PLACED = About(
         "Something has the same sample hash but could not be merged: the page is in no tree until"
         " its next visit.",

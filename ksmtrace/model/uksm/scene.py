@@ -95,6 +95,6 @@ def _rung(daemon: WakeUp, number: int) -> Row:
     return {
         "rung": str(number + 1),
         "pages": f"{rung.pages:,}",
-        "a page in": f"{rung.step:,}" if slots else "–",
+        "one page in": f"{rung.step:,}" if slots else "–",
         "regions": tuple((slot.mm.id, slot.start) for slot in slots),
     }

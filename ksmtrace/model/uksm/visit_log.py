@@ -51,5 +51,10 @@ class LoggedVisit(Visit):
                 return Decision(Rule.UKSM_TWIN, f"{hashed}: a waiting page is equal; merged")
             return Decision(Rule.UKSM_JOINED, f"{hashed}: a merged page is equal; joined")
         if standing is ItemState.UNSTABLE:
+            assert item is not None
+            assert item.tree_node is not None
+            if len(item.tree_node.by_full_hash) > 1:
+                words = f"{hashed}: another waits with it, but is not found; put in beside it"
+                return Decision(Rule.UKSM_WAITS_BESIDE, words)
             return Decision(Rule.UKSM_WAITS, f"{hashed}: nothing has it; put in")
         return Decision(Rule.UKSM_NOT_PLACED, f"{hashed}: another page has it, but did not merge")
