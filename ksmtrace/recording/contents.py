@@ -46,10 +46,20 @@ class ContentBook:
         self._spool.close()
 
     def rows(
-        self, ts: int, seq: int, phase: str, tgid: int, pages: Iterable[Page]
+        self,
+        ts: int,
+        seq: int,
+        phase: str,
+        tgid: int,
+        pages: Iterable[Page],
+        *,
+        whole: bool = True,
     ) -> Iterator[dict[str, Any]]:
-        """Rows of `contents` for a process's pages: where something is not as it was before."""
-        gone = {key for key in self._last if key[0] == tgid}
+        """Rows of `contents` for a process's pages: where something is not as it was before.
+
+        whole: these are all of its pages, so that others known of it are gone.
+        """
+        gone = {key for key in self._last if key[0] == tgid} if whole else set()
         head = {"ts": ts, "seq": seq, "phase": phase, "tgid": tgid}
         for page in pages:
             key = (tgid, page.addr)

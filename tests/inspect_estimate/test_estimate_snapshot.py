@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,8 +29,8 @@ CONTENTS = [5] * 307 + [0] * 211 + list(range(1000, 1101)) + [7] * 3
 
 
 @contextmanager
-def held(processes: int) -> Iterator[list[int]]:
-    """Processes that hold CONTENTS, each with its own copy."""
+def held(processes: int, rewritten: int = 0) -> Iterator[list[int]]:
+    """Processes that hold CONTENTS, each with its own copy; the first pages change all the time."""
     told, tell = os.pipe()
     children = []
     for _ in range(processes):
@@ -38,6 +39,12 @@ def held(processes: int) -> Iterator[list[int]]:
             memory = mergeable_memory(len(CONTENTS))
             memory[:] = b"".join(bytes(PAGE) if c == 0 else page_of(c) for c in CONTENTS)
             os.write(tell, b".")
+            turn = 10_000
+            while rewritten:
+                turn += 1
+                for page in range(rewritten):
+                    memory[page * PAGE : (page + 1) * PAGE] = page_of(turn)
+                time.sleep(0.001)
             signal.pause()
             os._exit(0)
         children.append(child)
@@ -66,6 +73,26 @@ def test_the_scanner_saves_on_a_snapshot_what_was_estimated(tmp_path: Path, zero
     knobs = {"use_zero_pages": str(int(zero)), "max_page_sharing": "256", "smart_scan": "0"}
     run = scan(moment, profile("6.18"), "ksm:6.18", knobs, DEFAULT)
     assert saved(run.done[-1].counters) == savings.saved
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's frames needs root")
+def test_pages_that_go_on_changing_are_kept_as_such(tmp_path: Path) -> None:
+    with held(1, rewritten=13) as (child,), held(1) as (quiet,):
+        how = HowToRead(interval=0.05, mergeable_only=True, keep_numbers=True)
+        sample = read_memory(select(Wanted([child, quiet])).processes, how)
+        assert sum(region.changed for region in sample.regions) == 13
+        save_snapshot(sample, Target(tmp_path / "a.ksm"))
+    moment = read_moment(StoredRecording(tmp_path / "a.ksm"))
+    assert len(moment) == 2 * len(CONTENTS)
+    assert moment.changing.sum() == 13
+    assert set(moment.tgids[moment.changing].tolist()) == {child}
+    start = moment.addresses[moment.tgids == child].min()
+    assert moment.addresses[moment.changing].tolist() == [start + n * PAGE for n in range(13)]
+    # They cost ksmd a visit in each scan, and save nothing.
+    knobs = {"use_zero_pages": "0", "max_page_sharing": "256", "smart_scan": "0"}
+    run = scan(moment, profile("6.18"), "ksm:6.18", knobs, DEFAULT)
+    assert run.done[-1].counters["pages_volatile"] >= 13
+    assert not ksmtrace.open(tmp_path / "a.ksm").manifest["notes"]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="reading another process's frames needs root")

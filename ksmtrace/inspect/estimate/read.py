@@ -235,6 +235,8 @@ class _Reader:
                 continue
             if not same.all():
                 known.changed += int((~same).sum())
+                if self._how.keep_numbers:
+                    known.moving.append(found.numbers[~same])
                 found.keep(same)
             self._progress(f"reading again {done / total:4.0%}")
         for position, process in enumerate(self._processes):
@@ -247,6 +249,7 @@ class _Reader:
             if region.process == position:
                 pieces.clear()
                 region.changed = 0
+                region.moving.clear()
                 region.tally.late += region.tally.candidates
                 region.tally.candidates = 0
 

@@ -56,7 +56,8 @@ class SampledRegion:
     """One region. process: position in MemorySample.processes. bar: why KSM passes over it.
 
     changed: sampled pages that were written, moved or lost between the two samples; they are not
-    among the digests. ksm: sampled pages that are KSM pages now.
+    among the digests. moving: their page numbers, in pieces; only where numbers are kept. ksm:
+    sampled pages that are KSM pages now.
     """
 
     process: int
@@ -68,6 +69,7 @@ class SampledRegion:
     tally: Tally = field(default_factory=Tally)
     changed: int = 0
     ksm: int = 0
+    moving: list[npt.NDArray[np.int64]] = field(default_factory=list)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ import xxhash
 
 from ksmtrace import __version__
 from ksmtrace.inspect.estimate.part import is_same_process
-from ksmtrace.inspect.estimate.sample import MemorySample
+from ksmtrace.inspect.estimate.sample import MemorySample, SampledRegion
 from ksmtrace.kernel import host
 from ksmtrace.kernel.btf import rmap_item_bytes
 from ksmtrace.kernel.host import PAGE_BYTES
@@ -33,16 +34,21 @@ from ksmtrace.recording.writer import RecordingWriter
 BACKEND = "estimate"
 _OWN_FRAME = 1 << 40
 """Frames from here on are made up: the host has none there."""
+_MOVING_FRAME = 1 << 52
+_PAGES_OF_PROCESS = 1 << 40
+"""Pages that change are in frames of their own."""
 
 
 def save_snapshot(
     sample: MemorySample, target: Target, progress: Callable[[str], None] = lambda _words: None
 ) -> None:
-    """Write the sampled pages that still hold what they held. sample: with numbers.
+    """Write the sampled pages. sample: with numbers.
 
-    What is merged now is kept as pages of their own, as if nothing had been merged yet. Pages that
-    fork shares stay shared, where frames are known. Raises KsmtraceError where it can't be written:
-    half a snapshot is none, so it is removed.
+    Pages that changed between the two samples are looked at twice more, as far apart: those that
+    changed again have two rows, which is how a recording tells that a page goes on changing. What
+    is merged now is kept as pages of their own, as if nothing had been merged yet. Pages that fork
+    shares stay shared, where frames are known. Raises KsmtraceError where it can't be written: half
+    a snapshot is none, so it is removed.
     """
     begun = time.monotonic()
     sampler = HostSampler()
@@ -51,21 +57,11 @@ def save_snapshot(
     try:
         _write_host(sample, writer, sampler)
         with writer.disk_errors(), closing(ContentBook(namer, writer.folder)) as book:
-            kept = 0
-            for position, process in enumerate(sample.processes):
-                progress(f"keeping digests of {process.identity.tgid} {process.identity.comm}")
-                pages = _pages_of(sample, position)
-                ts, tgid = time.monotonic_ns(), process.identity.tgid
-                for row in book.rows(ts, 0, "before", tgid, pages):
-                    writer.table("contents", [row])
-                    kept += 1
+            kept = _write_contents(sample, writer, book, progress)
             progress("sorting contents")
             for rows in book.ranks():
                 writer.table("ranks", rows)
-        left_out = len(sample.digests) - kept
-        notes = [f"{left_out:,} sampled pages changed before they were kept"] if left_out else []
-        if sample.fraction < 1:
-            notes.append(f"a sample of {sample.fraction:.2%} of all contents")
+        notes = _notes(sample, kept)
         writer.finish(
             "snapshot",
             {
@@ -82,6 +78,42 @@ def save_snapshot(
         raise
     finally:
         sampler.close()
+
+
+def _write_contents(
+    sample: MemorySample,
+    writer: RecordingWriter,
+    book: ContentBook,
+    progress: Callable[[str], None],
+) -> int:
+    """Rows of all pages. Returns how many pages have one."""
+    kept = 0
+    looked = time.monotonic()
+    for position, process in enumerate(sample.processes):
+        progress(f"keeping digests of {process.identity.tgid} {process.identity.comm}")
+        pages: Iterator[Page] = chain(_moving_of(sample, position), _pages_of(sample, position))
+        for row in book.rows(time.monotonic_ns(), 0, "before", process.identity.tgid, pages):
+            writer.table("contents", [row])
+            kept += 1
+    if any(len(numbers) for region in sample.regions for numbers in region.moving):
+        progress("waiting, to see what goes on changing")
+        time.sleep(max(0.0, looked + sample.interval - time.monotonic()))
+    for position, process in enumerate(sample.processes):
+        again, tgid = _moving_of(sample, position), process.identity.tgid
+        for row in book.rows(time.monotonic_ns(), 1, "after", tgid, again, whole=False):
+            writer.table("contents", [row])
+    return kept
+
+
+def _notes(sample: MemorySample, kept: int) -> list[str]:
+    moving = sum(len(numbers) for region in sample.regions for numbers in region.moving)
+    left_out = len(sample.digests) + moving - kept
+    notes = []
+    if left_out > 0:
+        notes.append(f"{left_out:,} sampled pages changed or went away before they were kept")
+    if sample.fraction < 1:
+        notes.append(f"a sample of {sample.fraction:.2%} of all contents")
+    return notes
 
 
 def _write_host(sample: MemorySample, writer: RecordingWriter, sampler: HostSampler) -> None:
@@ -102,6 +134,27 @@ def _write_host(sample: MemorySample, writer: RecordingWriter, sampler: HostSamp
 def _pages_of(sample: MemorySample, position: int) -> Iterator[Page]:
     """A process's sampled pages, as long as they hold what was digested."""
     assert sample.numbers is not None
+    for number, region, memory in _readable(sample, position):
+        begin, end = (int(n) for n in sample.bounds[number : number + 2])
+        yield from _pages(sample, memory, begin, end, merged=region.ksm > 0)
+
+
+def _moving_of(sample: MemorySample, position: int) -> Iterator[Page]:
+    """A process's pages that changed between the samples, as they are now."""
+    for _, region, memory in _readable(sample, position):
+        for numbers in region.moving:
+            for at, view in memory.read(numbers):
+                for offset in range(0, len(view), PAGE_BYTES):
+                    number = int(numbers[at + offset // PAGE_BYTES])
+                    data = bytes(view[offset : offset + PAGE_BYTES])
+                    frame = _MOVING_FRAME + position * _PAGES_OF_PROCESS + number
+                    yield Page(number * PAGE_BYTES, frame, ksm=False, data=data)
+
+
+def _readable(
+    sample: MemorySample, position: int
+) -> Iterator[tuple[int, SampledRegion, ProcessMemory]]:
+    """A process's regions, by number, as long as it is there and may be read."""
     identity = sample.processes[position].identity
     if not is_same_process(identity.tgid, identity.start_ticks):
         return
@@ -109,8 +162,7 @@ def _pages_of(sample: MemorySample, position: int) -> Iterator[Page]:
         with ProcessMemory(identity.tgid) as memory:
             for number, region in enumerate(sample.regions):
                 if region.process == position:
-                    begin, end = (int(n) for n in sample.bounds[number : number + 2])
-                    yield from _pages(sample, memory, begin, end, merged=region.ksm > 0)
+                    yield number, region, memory
     except OSError:
         return
 
