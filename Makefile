@@ -24,7 +24,7 @@ test: .venv/.set-up-dev	## set up; lint, types, all tests, live where possible
 	@$(PY) -m ruff check . && $(PY) -m ruff format --check .
 	@$(PY) -m ksmtrace.model.fast & compiling=$$!; $(PY) -m mypy && wait $$compiling
 	@$(PY) -m pytest -n auto --durations 12 tests --ignore=tests/live --ignore=tests/kernels
-	@$(PY) -m pytest --durations 12 tests/live tests/kernels
+	@scripts/live-rings
 
 .PHONY: bpf
 bpf: .venv/.set-up-dev	## build the BPF objects, the event header and the generated docs
