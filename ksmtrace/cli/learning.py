@@ -51,6 +51,9 @@ def walk(lesson: Lesson, frames: Frames, scan: int | None = None) -> int:
                 # A signal ends the wait, so that a window of another size is drawn anew.
                 key = keyboard.read(0.2)
                 if key is not None:
+                    if not frames.complete and stepping.at + 1 == frames.made:
+                        # What comes next may take the scanners some seconds.
+                        _foot(out, "the scanners are working ...")
                     stepping.press(key)
                 elif not resized.taken():
                     continue
@@ -95,6 +98,12 @@ def _paint(out: TextIO, lesson: Lesson, stepping: Stepping) -> None:
             # Each line is wiped behind its end: a whole screen never flickers.
             console.print(line, end="\x1b[K\r\n")
     out.write(_BEGIN_UPDATE + caught.get().removesuffix("\r\n") + _END_UPDATE)
+    out.flush()
+
+
+def _foot(out: TextIO, words: str) -> None:
+    """Words in the last line, until the next screen."""
+    out.write(f"\x1b[{_size()[1]};1H{words}\x1b[K")
     out.flush()
 
 

@@ -58,7 +58,8 @@ class Frame:
 
     step: the scenario's, from 1; 0 before the first. scan: the full scan under way, or the last
     that ended. visit, visits: which visit it is, of how many. does: the step as its file has it.
-    text: words to read. note: what was left out here.
+    text: words to read. note: what was left out here. seconds: of simulated time since the
+    beginning.
     """
 
     kind: Kind
@@ -71,6 +72,7 @@ class Frame:
     note: str = ""
     visit: int = 0
     visits: int = 0
+    seconds: float = 0.0
 
 
 class Frames:

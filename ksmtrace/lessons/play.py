@@ -86,7 +86,8 @@ class _Player:
 
     def _frame(self, kind: Kind, step: PlannedStep, views: Sequence[View], **more: Any) -> Frame:
         complete = tuple(map(self._since_shown, views))
-        return Frame(kind, step.number, complete, self._scan, step.does, **more)
+        seconds = self._models[0].seconds
+        return Frame(kind, step.number, complete, self._scan, step.does, seconds=seconds, **more)
 
     def _since_shown(self, view: View) -> View:
         """With what has changed since this scanner was last shown."""

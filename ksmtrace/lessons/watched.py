@@ -53,12 +53,18 @@ class Watched:
             self._stage.scanner.watch_visits(self._visited)
         self._stage.prepare()
         self._stage.take_events()
+        self._begun_ns = self._stage.clock.now_ns
         self._views: list[View] = []
         self._held: list[EventBatch] = []
         self._told: list[str] = []
         self._looks = 0
         self._stops = True
         self._known: set[object] = set()
+
+    @property
+    def seconds(self) -> float:
+        """Simulated time since the beginning."""
+        return (self._stage.clock.now_ns - self._begun_ns) / 1e9
 
     @property
     def performance(self) -> Performance:

@@ -90,13 +90,15 @@ class Node:
 class Tree:
     """A tree. kind: "stable" or "unstable". nid: its NUMA node. nodes: how many places it has.
 
-    height: places on the longest way down, None where it was not measured. listed: the places in
+    pages: on its places, more than one on a chain's. height: places on the longest way down, None
+    where it was not measured. listed: the places in
     order, instead of `root`, of a tree whose shape decides nothing.
     """
 
     kind: str
     nid: int
     nodes: int
+    pages: int
     height: int | None
     root: Node | None
     listed: tuple[Node, ...] = ()
@@ -264,20 +266,22 @@ def _standing(
 def _tree(kind: str, nid: int, root: RedBlackNode | None, most: int | None, state: State) -> Tree:
     count = state.pages_unshared if kind == "unstable" else state.pages_shared
     measured = most is None or count <= _MEASURED_NODES
-    nodes, height = _measure(root) if measured else (count, None)
+    nodes, pages, height = _measure(root) if measured else (count, count, None)
     shown = _nearest(root, most)
-    return Tree(kind, nid, nodes, height, _node(root, lambda node: id(node) in shown, state))
+    return Tree(kind, nid, nodes, pages, height, _node(root, lambda node: id(node) in shown, state))
 
 
-def _measure(root: RedBlackNode | None) -> tuple[int, int]:
-    nodes = height = 0
+def _measure(root: RedBlackNode | None) -> tuple[int, int, int]:
+    """(places, pages on them, height)."""
+    nodes = pages = height = 0
     waiting = [(root, 1)]
     while waiting:
         node, depth = waiting.pop()
         if node is not None:
             nodes, height = nodes + 1, max(height, depth)
+            pages += len(node.dups) if isinstance(node, StableChain) else 1
             waiting += [(node.left, depth + 1), (node.right, depth + 1)]
-    return nodes, height
+    return nodes, pages, height
 
 
 def _nearest(root: RedBlackNode | None, most: int | None) -> set[int]:

@@ -138,6 +138,7 @@ def _tree(view: View, tree: Tree) -> dict[str, Any]:
         "node": tree.nid,
         "words": tree_words(tree),
         "places": tree.nodes,
+        "pages": tree.pages,
         "height": tree.height,
         "root": _node(view, tree.root),
         "listed": [_node(view, node) for node in tree.listed],

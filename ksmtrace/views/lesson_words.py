@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ksmtrace.amounts import UNKNOWN, count
+from ksmtrace.amounts import UNKNOWN, count, seconds
 from ksmtrace.lessons.frames import Frame, Kind, View
 from ksmtrace.model.scene import Node, PageScene, Standing, Tree
 from ksmtrace.processes.identity import clean
@@ -50,13 +50,13 @@ def tree_words(tree: Tree) -> str:
     node = f" of node {tree.nid}" if tree.nid else ""
     merged = "merged page" if tree.listed else "KSM page"
     what = merged if tree.kind == "stable" else "waiting page"
-    if tree.nodes != 1:
-        what += "s"
-    words = f"{tree.kind} tree{node}: {count(tree.nodes)} {what}"
+    words = f"{tree.kind} tree{node}: {count(tree.pages)} {what}{'' if tree.pages == 1 else 's'}"
     if not tree.nodes:
         return f"{tree.kind} tree{node}: empty"
     if tree.listed:
-        return f"{words}, in order of their hashes"
+        return f"{words}, in order of their hashes" if tree.nodes > 1 else words
+    if tree.pages != tree.nodes:
+        words += f" in {count(tree.nodes)} place{'' if tree.nodes == 1 else 's'}"
     if tree.nodes > 1 and tree.height is not None:
         words += f", height {tree.height} (at most 2·log2({tree.nodes}+1) = {tree.bound:.1f})"
     return words
@@ -111,11 +111,12 @@ def where_words(frame: Frame) -> str:
         return "what to remember"
     if frame.kind is Kind.VISIT:
         return f"scan {frame.scan}, visit {frame.visit} of {frame.visits}"
-    if "scan" in frame.does and frame.kind is Kind.DONE:
-        return f"after scan {frame.scan}"
-    if frame.kind is Kind.BEFORE and "scan" in frame.does:
-        return f"before scan {frame.scan + 1}"
-    return f"after scan {frame.scan}" if frame.scan else "before the first scan"
+    when = "before" if frame.kind is Kind.BEFORE else "after"
+    if "scan" in frame.does:
+        return f"{when} scan {frame.scan + (frame.kind is Kind.BEFORE)}"
+    if "run" in frame.does:
+        return f"step {frame.step}, at {seconds(frame.seconds)}"
+    return f"{when} step {frame.step}"
 
 
 def changed_counters(frame: Frame, view: View) -> list[tuple[str, int | None, int]]:

@@ -124,7 +124,6 @@ def test_what_a_lesson_expects_is_what_one_sees(name: str, place: Where) -> None
         ("zero-pages", "ksm:6.10"),
         ("fork-and-exit", "ksm:6.11"),
         ("sharing-limit", "ksm:2011"),
-        ("uksm", "uksm:full-ghost"),
     ],
 )
 def test_elsewhere_one_would_see_something_else(name: str, place: str) -> None:

@@ -165,7 +165,7 @@ def depth_of(root: Node, key: str) -> int:
 @given(TREES, st.integers(20, 200))
 def test_a_drawn_tree_has_each_place_in_its_row_and_in_order(root: Node | None, width: int) -> None:
     tree_root, places = named(root)
-    tree = Tree("unstable", 0, len(places), None, tree_root)
+    tree = Tree("unstable", 0, len(places), len(places), None, tree_root)
     rows = [row.plain for row in draw_tree(tree, lambda n: n.key, width)]
     if tree_root is None:
         assert rows == []

@@ -42,8 +42,8 @@ def scene_of(state: State, daemon: WakeUp, at: Member | None = None) -> Scene:
         at,
         figures={
             "sampling strength": f"{state.strength.value:,} words of a page's 1,024",
-            "full rounds": f"{state.full_round - 1:,}",
-            "evaluation rounds": f"{state.eval_round - 1:,}",
+            "full rounds done": f"{state.full_round - 1:,}",
+            "evaluation rounds done": f"{state.eval_round - 1:,}",
             "wake-ups": f"{daemon.visit.wakeup:,}",
         },
         groups={"rungs": tuple(_rung(daemon, number) for number in reversed(range(RUNGS)))},
@@ -51,7 +51,7 @@ def scene_of(state: State, daemon: WakeUp, at: Member | None = None) -> Scene:
 
 
 def _listed(kind: str, nodes: list[Node]) -> Tree:
-    return Tree(kind, 0, len(nodes), None, None, tuple(nodes))
+    return Tree(kind, 0, len(nodes), len(nodes), None, None, tuple(nodes))
 
 
 def _stable(node: StableNode) -> Node:
