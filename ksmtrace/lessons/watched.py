@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ksmtrace.events.batch import EventBatch, concatenate
+from ksmtrace.kernel.costs import DEFAULT
 from ksmtrace.lab.needs import OWN_PACE, needs_of
 from ksmtrace.lab.notation import without_scans
 from ksmtrace.lab.on_model import ModelStage
@@ -38,7 +39,10 @@ class Act:
 
 
 class Watched:
-    """A model's performance of a lesson, step by step."""
+    """A model's performance of a lesson, step by step.
+
+    Work is priced as built in, whatever this host's costs are: a lesson's figures are its own.
+    """
 
     def __init__(self, plan: Plan, place: Where, seed: int = 0) -> None:
         self.place = place
@@ -46,9 +50,11 @@ class Watched:
         # KSM at its own pace counts its work instead of telling its visits.
         visits = place.uksm is not None or OWN_PACE not in needs_of(plan)
         if place.uksm is not None:
-            self._stage = UksmStage(plan, place, seed=seed, visits=True)
+            self._stage = UksmStage(plan, place, costs=DEFAULT, seed=seed, visits=True)
         else:
-            self._stage = ModelStage(plan, place.profile, on=place.name, visits=visits)
+            self._stage = ModelStage(
+                plan, place.profile, on=place.name, visits=visits, costs=DEFAULT
+            )
         if visits:
             self._stage.scanner.watch_visits(self._visited)
         self._stage.prepare()

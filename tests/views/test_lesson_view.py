@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ksmtrace.lab.scenario import parse_scenario
 from ksmtrace.lessons.frames import Frame, Kind
-from ksmtrace.lessons.lesson import Lesson, find_lesson, lesson_of, read_lesson, shipped_lessons
+from ksmtrace.lessons.lesson import Lesson, find_lesson, lesson_of, read_lesson
 from ksmtrace.lessons.play import play
 from ksmtrace.model.decisions import Rule
 from ksmtrace.model.scene import Node, Tree
@@ -19,24 +17,9 @@ from ksmtrace.views.lesson_data import frame_as_dict
 from ksmtrace.views.lesson_words import content_words
 from ksmtrace.views.tree import draw_tree
 
-SIZES = [(80, 24), (60, 16), (100, 30), (200, 60)]
-
 
 def shown(lesson: Lesson, frame: Frame, look: Look | None = None) -> str:
     return "\n".join(line.plain for line in render_frame(lesson, frame, look or Look(120)))
-
-
-@pytest.mark.parametrize("lesson", shipped_lessons(), ids=lambda lesson: lesson.name)
-def test_every_stop_fits_every_window(lesson: Lesson) -> None:
-    frames = play(lesson).all(300)
-    for frame, (width, height) in itertools.product(frames, SIZES):
-        for answered in (False, True) if frame.question else (False,):
-            look = Look(width, height, answer=0, answered=answered, keys="k" * 99, position="7")
-            lines = render_frame(lesson, frame, look)
-            assert len(lines) == height
-            assert max(line.cell_len for line in lines) <= width
-    for frame in frames:
-        assert all(line.cell_len <= 80 for line in render_frame(lesson, frame, Look(80)))
 
 
 def test_what_a_stop_must_say_is_there_in_the_least_of_usual_windows() -> None:
