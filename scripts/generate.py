@@ -35,6 +35,7 @@ from ksmtrace.replay.conformance import RULES
 from ksmtrace.timeline.docs import timeline_tables_page
 from ksmtrace.timeline.host_figures import Measure
 from ksmtrace.timeline.measures import MEASURES
+from ksmtrace.top.docs import columns_table, figures_table, keys_table
 from ksmtrace.views.uksm_ports import ports_table
 
 ROOT = Path(__file__).parents[1]
@@ -252,6 +253,9 @@ TABLES: dict[str, Callable[[], str]] = {
     "metrics": metrics_table,
     "reality": reality_table,
     "rules": rules_list,
+    "top-columns": columns_table,
+    "top-figures": figures_table,
+    "top-keys": keys_table,
     "tried": tried_table,
     "uksm-ports": ports_table,
     "whatif": whatif_table,

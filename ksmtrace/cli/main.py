@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsWrite
 
 COMMANDS: dict[str, tuple[str, ...]] = {
-    "capture": ("record", "stat", "exporter"),
+    "capture": ("record", "top", "stat", "exporter"),
     "look": ("report", "timeline", "diff", "export", "import"),
     "ask": ("why", "estimate", "advise", "tune", "doctor"),
     "model": ("lab", "simulate", "replay", "kernels", "learn"),

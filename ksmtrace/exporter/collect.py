@@ -11,13 +11,14 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from ksmtrace import __version__
+from ksmtrace.capture.pump import Capture
 from ksmtrace.exporter import metrics as m
-from ksmtrace.exporter.background import Background
-from ksmtrace.exporter.capturing import Capture
-from ksmtrace.exporter.grouping import OTHER, Ranked, Values, label, ranked
-from ksmtrace.exporter.processes import Snapshot
+from ksmtrace.exporter.events import EventSums
+from ksmtrace.exporter.grouping import OTHER, Ranked, label, ranked
 from ksmtrace.kernel.host import PAGE_BYTES, kernel_release
 from ksmtrace.kernel.sysfs import HostSampler
+from ksmtrace.processes.background import Background
+from ksmtrace.processes.following import Snapshot, Values
 
 _PATIENCE = 2.0
 """Seconds that a scrape waits for the processes; Prometheus itself gives up after 10."""
@@ -36,7 +37,7 @@ class KsmCollector(Collector):
         self,
         sampler: HostSampler,
         processes: Background | None,
-        capture: Capture | None,
+        capture: Capture[EventSums] | None,
         listed: tuple[int, int],
     ) -> None:
         self._sampler = sampler
@@ -115,7 +116,7 @@ def _families(
         yield family
 
 
-def _of_capture(capture: Capture) -> Iterator[Family]:
+def _of_capture(capture: Capture[EventSums]) -> Iterator[Family]:
     yield _one(m.CAPTURE_UP, int(capture.working), capture.backend)
     totals = capture.sums.totals()
     yield _scan_histogram(totals.scans.tolist(), totals.scan_seconds)

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.events.batch import (
-    EventBatch,
-    concatenate,
-    counts_by_kind,
-    empty,
-    lost_count,
-    of_kind,
-)
+from ksmtrace.capture.sums import StreamSums
+from ksmtrace.events.batch import EventBatch, counts_by_kind, lost_count, of_kind
 from ksmtrace.events.registry import (
     BY_ID,
     COW_BREAK,
     KINDS,
-    KSM_MERGE_ONE_PAGE,
-    KSM_MERGE_WITH_KSM_PAGE,
     KSM_START_SCAN,
     KSM_STOP_SCAN,
     LOST,
 )
 from ksmtrace.exporter.breaks import BreaksByProcess
 from ksmtrace.exporter.metrics import SCAN_SECONDS
-from ksmtrace.timeline.merging import Columns, Merges, whole_pairs
+from ksmtrace.timeline.merging import Merges
 
 Counts = npt.NDArray[np.int64]
 
@@ -54,28 +45,14 @@ class Totals:
         return {kind.name: count for kind, count in counted if kind is not LOST}
 
 
-class EventSums:
+class EventSums(StreamSums):
     """Takes a capture's batches; may be asked from other threads. breaks: None without --cow."""
 
     def __init__(self, breaks: BreaksByProcess | None = None) -> None:
-        self._lock = threading.Lock()
+        super().__init__()
         self._totals = Totals()
         self._breaks = breaks
-        self._held = empty()
         self._scan: tuple[int, int] | None = None
-
-    def take(self, batch: EventBatch) -> None:
-        """Add a batch; an empty one says that for now there is no more."""
-        quiet = not len(batch)
-        if quiet and not len(self._held):
-            return
-        with self._lock:
-            self._count(batch)
-            events = concatenate([self._held, batch])
-            # The halves of a new KSM page come at once: what is quiet now is complete.
-            taken = len(events) if quiet else whole_pairs(_columns(events), len(events))
-            self._count_merges(events[:taken])
-            self._held = events[taken:].copy()
 
     def totals(self) -> Totals:
         """The sums so far, a copy."""
@@ -116,17 +93,8 @@ class EventSums:
                 self._totals.scan_seconds += seconds
             self._scan = None
 
-    def _count_merges(self, events: EventBatch) -> None:
-        rows = np.flatnonzero(of_kind(events, KSM_MERGE_WITH_KSM_PAGE, KSM_MERGE_ONE_PAGE))
-        if not len(rows):
-            return
-        parted = np.flatnonzero(of_kind(events, LOST, KSM_STOP_SCAN))
-        merges = Merges(_columns(events[rows]), rows, parted)
+    def _merge(self, _events: EventBatch, merges: Merges) -> None:
         totals = self._totals
         totals.failed_merges += int(merges.failed.sum())
         totals.merges += int(merges.stood.sum())
         totals.zero_merges += int((merges.zero & ~merges.failed).sum())
-
-
-def _columns(events: EventBatch) -> Columns:
-    return {name: events[name] for name in ("kind", "err", "arg", "pfn")}

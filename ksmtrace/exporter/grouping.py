@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ksmtrace.processes.identity import Identity
+from ksmtrace.processes.following import Row, Values, weight
 
 OTHER = "other"
 """The label of the sum of all that have no series of their own."""
 _LONGEST = 256
 """Characters of a label: a name is whatever a process says, at any length."""
 
-Values = Mapping[str, int]
-"""Counters by the kernel's name; one that the kernel doesn't tell is missing."""
 _Key = TypeVar("_Key", bound=Hashable)
-
-
-@dataclass(frozen=True)
-class Row:
-    """One registered process at one moment."""
-
-    identity: Identity
-    values: Values
 
 
 @dataclass(frozen=True)
@@ -39,11 +29,6 @@ class Ranked(Generic[_Key]):
 def label(name: str | None) -> str | None:
     """A name as a label's value: cut where it is too long."""
     return None if name is None else name[:_LONGEST]
-
-
-def weight(values: Values) -> tuple[int, int]:
-    """What decides who is listed: merging pages, then pages on ksmd's list."""
-    return values.get("ksm_merging_pages", 0), values.get("ksm_rmap_items", 0)
 
 
 def ranked(rows: Iterable[Row], key: Callable[[Row], _Key | None], most: int) -> Ranked[_Key]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
 from ksmtrace.errors import host_cannot
-from ksmtrace.exporter.background import Background
 from ksmtrace.exporter.collect import KsmCollector
 from ksmtrace.exporter.listening import Address
-from ksmtrace.exporter.processes import Processes
 from ksmtrace.exporter.serving import Server
-from ksmtrace.kernel.host import kernel_release, ksm_obstacles
+from ksmtrace.kernel.host import in_initial_pid_namespace, kernel_release, ksm_obstacles
 from ksmtrace.kernel.sysfs import PROC, HostSampler
+from ksmtrace.processes.background import Background
+from ksmtrace.processes.following import Processes, files_to_keep
 
-_MOST_FILES = 1 << 17
-_OTHER_FILES = 256
 _FIRST_READING = 10.0
 
 
@@ -51,11 +48,14 @@ def _serve(plan: Plan, stack: ExitStack, say: Callable[[str], None]) -> None:
     capture = None
     if plan.backend is not None:
         # numpy, which only events need.
-        from ksmtrace.exporter.capturing import capturing
+        from ksmtrace.capture.pump import capturing
+        from ksmtrace.exporter.breaks import BreaksByProcess
+        from ksmtrace.exporter.events import EventSums
 
-        capture = stack.enter_context(
-            capturing(plan.backend, cow=plan.cow, listed=plan.processes, say=say)
-        )
+        # Inside a container the events' process ids are not those of its /proc.
+        listed = plan.processes if in_initial_pid_namespace() else 0
+        sums = EventSums(BreaksByProcess(listed) if plan.cow else None)
+        capture = stack.enter_context(capturing(plan.backend, sums, cow=plan.cow, say=say))
     background = _processes(plan, say)
     collector = KsmCollector(sampler, background, capture, (plan.processes, plan.groups))
     server = stack.enter_context(closing(Listening(plan.address, collector, say)))
@@ -66,7 +66,7 @@ def _processes(plan: Plan, say: Callable[[str], None]) -> Background | None:
     if not (PROC / "self" / "ksm_stat").exists():
         say(f"this kernel ({kernel_release()}) tells nothing of processes: ksm_stat came with 6.1")
         return None
-    background = Background(Processes(plan.processes, _files_to_keep()).take, say)
+    background = Background(Processes(plan.processes, files_to_keep()).take, say)
     first = background.latest(_FIRST_READING)
     if first is not None and first.unreadable:
         say(
@@ -74,14 +74,6 @@ def _processes(plan: Plan, say: Callable[[str], None]) -> Background | None:
             "          run as root, or give it CAP_DAC_READ_SEARCH"
         )
     return background
-
-
-def _files_to_keep() -> int:
-    """How many files may be open for processes, once the soft limit is where the hard one is."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    limit = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-    return max(0, limit - _OTHER_FILES)
 
 
 class Listening:

@@ -85,6 +85,7 @@ def test_every_view_of_a_hard_recording_says_something_sensible(
     monkeypatch.setenv("COLUMNS", "80")
     path = str(make_recording(tmp_path / "a.ksm", **HARD[name]))
     commands = [["report", path], ["diff", path, path], *(["timeline", path, *v] for v in VIEWS)]
+    commands += [["top", path, "--once"], ["top", path, "--once", "--at", "0.003"]]
     for command in commands:
         code, text = answer(*command)
         # 1: what was asked for is not in it.
@@ -93,3 +94,6 @@ def test_every_view_of_a_hard_recording_says_something_sensible(
         assert "nan" not in text.lower().split(), command
         if code == Exit.OK:
             json.loads(answer(*command, "--json")[1], parse_constant=pytest.fail)
+    page = tmp_path / "a.html"
+    assert answer("report", path, "--html", str(page)) == (Exit.OK, "")
+    assert ">nan<" not in page.read_text().lower()

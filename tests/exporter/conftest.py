@@ -9,10 +9,10 @@ import pytest
 from prometheus_client.metrics_core import Metric as Family
 from support.fake_host import FakeHost
 
-from ksmtrace.exporter.background import Background
 from ksmtrace.exporter.collect import KsmCollector
-from ksmtrace.exporter.processes import Processes
 from ksmtrace.kernel.sysfs import HostSampler
+from ksmtrace.processes.background import Background
+from ksmtrace.processes.following import Processes
 
 
 @pytest.fixture

@@ -14,12 +14,12 @@ from support.fake_host import FakeHost
 
 from ksmtrace.errors import KsmtraceError
 from ksmtrace.exporter import serving
-from ksmtrace.exporter.background import Background
 from ksmtrace.exporter.collect import KsmCollector
 from ksmtrace.exporter.listening import parse_address
-from ksmtrace.exporter.processes import Processes
 from ksmtrace.exporter.serving import Server
 from ksmtrace.kernel.sysfs import HostSampler
+from ksmtrace.processes.background import Background
+from ksmtrace.processes.following import Processes
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
 

@@ -20,9 +20,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 from support.prometheus import tool
 
 from ksmtrace.exporter.files import dashboard
-from ksmtrace.exporter.processes import Processes
 from ksmtrace.kernel.stepper import Stepper
 from ksmtrace.kernel.sysfs import KSM, read_ksm_stat, read_number
+from ksmtrace.processes.following import Processes
 from tests.live.conftest import KSMTRACE, Actor
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"

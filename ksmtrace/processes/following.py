@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import heapq
 import os
+import resource
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ksmtrace.exporter.grouping import Row, weight
 from ksmtrace.kernel.sysfs import PROC, parse_ksm_stat, read_number
 from ksmtrace.processes.identity import Identity, all_tgids, identify, stands_as
 from ksmtrace.processes.registered import registered_by
@@ -20,6 +21,19 @@ from ksmtrace.processes.registered import registered_by
 _RENEWED = 32
 """Identities looked up anew at each reading, oldest first: programs exec, and change cgroups."""
 _MERGING = "ksm_merging_pages"
+_MOST_FILES = 1 << 17
+_OTHER_FILES = 256
+
+Values = Mapping[str, int]
+"""Counters by the kernel's name; one that the kernel doesn't tell is missing."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One registered process at one moment."""
+
+    identity: Identity
+    values: Values
 
 
 @dataclass(frozen=True)
@@ -146,3 +160,16 @@ class Processes:
         for tgid, one in due.items():
             one.identity = identify(tgid, self._proc)
             one.looked_up = self._readings
+
+
+def weight(values: Values) -> tuple[int, int]:
+    """What decides who is listed: merging pages, then pages on ksmd's list."""
+    return values.get(_MERGING, 0), values.get("ksm_rmap_items", 0)
+
+
+def files_to_keep() -> int:
+    """How many files may be open for processes, once the soft limit is where the hard one is."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limit = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    return max(0, limit - _OTHER_FILES)

@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 from support.fake_host import FakeHost
 
-from ksmtrace.exporter.processes import Processes, Snapshot
+from ksmtrace.processes.following import Processes, Snapshot
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
 
 
 @pytest.fixture(params=[100, 0], ids=["files kept open", "no place for open files"])

@@ -1,7 +1,7 @@
-"""Reading the processes in a thread of its own, so that none of them can hold up a scrape.
+"""Reading the processes in a thread of its own, so that none of them can hold up who asks.
 
-The kernel reads ksm_stat under a lock of the process, which can be held for long. A scrape asks for
-a reading and waits a while; if it isn't done by then, the one before is served, with its age.
+The kernel reads ksm_stat under a lock of the process, which can be held for long. Who asks (a
+scrape, a screen) waits a while; if the reading isn't done by then, the one before is given.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ksmtrace.exporter.processes import Snapshot
+from ksmtrace.processes.following import Snapshot
 
 
 class Background:
@@ -51,7 +51,7 @@ class Background:
             snapshot = None
             try:
                 snapshot = self._take()
-            except Exception as error:  # noqa: BLE001 whatever it is, the next scrape tries again
+            except Exception as error:  # noqa: BLE001 whatever it is, the next that asks tries again
                 if not self.failures:
                     self._say(f"the processes could not be read: {error!r}")
             with self._changed:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import threading
 import time
 
-from ksmtrace.exporter.background import Background
-from ksmtrace.exporter.processes import Snapshot
+from ksmtrace.processes.background import Background
+from ksmtrace.processes.following import Snapshot
 
 
 class Reader:

@@ -1,0 +1,109 @@
+"""What a live capture adds up to for `top`: bounded, however long it goes on."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from ksmtrace.top.noted import BUCKETS, CODES, Noted, Noter, bursts_of, recent_of, reduced
+from ksmtrace.top.state import WHATS, Burst, Decision
+
+BUCKET_NS = 1_000_000_000
+_DECISIONS = 32
+_MOST_PROCESSES = 1 << 16
+"""Processes whose merges are told apart; those beyond count in the sum."""
+
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Sums since the capture began. kinds: by the place in WHATS. merges, breaks: by process."""
+
+    kinds: Counts
+    merges: dict[int, int] = field(default_factory=dict)
+    breaks: dict[int, int] = field(default_factory=dict)
+
+    def of(self, *whats: str) -> int:
+        """How many of these things."""
+        return int(sum(self.kinds[WHATS.index(what)] for what in whats))
+
+
+class TopSums(Noter):
+    """Takes a capture's batches; may be asked from other threads. bucket_ns: a burst's length."""
+
+    def __init__(self, bucket_ns: int = BUCKET_NS) -> None:
+        super().__init__()
+        self._bucket_ns = bucket_ns
+        self._kinds = np.zeros(len(WHATS), np.int64)
+        self._merges: dict[int, int] = {}
+        self._breaks: dict[int, int] = {}
+        self._buckets: dict[int, Noted] = {}
+        self._decisions: deque[Decision] = deque(maxlen=_DECISIONS)
+        self.ended: int | None = None
+        """Number of the last scan that ended."""
+
+    def totals(self) -> Totals:
+        """The sums so far, a copy."""
+        with self._lock:
+            return Totals(self._kinds.copy(), dict(self._merges), dict(self._breaks))
+
+    def decisions(self) -> list[Decision]:
+        """The advisor's last decisions, the newest first."""
+        with self._lock:
+            return list(reversed(self._decisions))
+
+    def scans(self) -> tuple[tuple[int, int, int] | None, float | None, int | None]:
+        """Start, number and items of the scan under way; seconds of the last; its number."""
+        with self._lock:
+            return self.scan, self.last_s, self.ended
+
+    def recent(self, most: int) -> list[Burst]:
+        """The last things that happened, the newest first."""
+        with self._lock:
+            buckets = sorted(self._buckets.items(), reverse=True)
+        return recent_of((bursts_of(noted) for _, noted in buckets), most)
+
+    def _end(self, ts: int, seq: int) -> None:  # noqa: ARG002 as declared
+        self.ended = seq
+
+    def _decide(self, decisions: Sequence[Decision]) -> None:
+        self._decisions.extend(decisions)
+
+    def _note(self, noted: Noted) -> None:
+        if not len(noted):
+            return
+        self._kinds += np.bincount(noted["what"], noted["count"], len(WHATS)).astype(np.int64)
+        bucket = noted["ts"] // np.uint64(self._bucket_ns)
+        begins = np.flatnonzero(np.concatenate(([True], bucket[1:] != bucket[:-1])))
+        for begin, end in zip(begins, np.append(begins[1:], len(noted)), strict=True):
+            sums = reduced(noted[begin:end])
+            self._of_processes(sums)
+            number = int(bucket[begin])
+            before = self._buckets.get(number)
+            both = sums if before is None else reduced(np.concatenate((before, sums)))
+            self._buckets[number] = both
+        while len(self._buckets) > BUCKETS:
+            del self._buckets[min(self._buckets)]
+
+    def _of_processes(self, sums: Noted) -> None:
+        columns = (sums[c].tolist() for c in ("what", "tgid", "count"))
+        for what, tgid, count in zip(*columns, strict=True):
+            if not tgid:
+                continue
+            if what in (CODES["merged"], CODES["zero"]):
+                _add(self._merges, tgid, count)
+            elif what == CODES["broke"]:
+                _add(self._breaks, tgid, count)
+            elif what == CODES["exited"]:
+                self._merges.pop(tgid, None)
+                self._breaks.pop(tgid, None)
+
+
+def _add(counts: dict[int, int], tgid: int, count: int) -> None:
+    if tgid in counts or len(counts) < _MOST_PROCESSES:
+        counts[tgid] = counts.get(tgid, 0) + count
