@@ -81,7 +81,7 @@ class _Player:
                 self._unshown[view.on] = self._unshown.get(view.on, ()) + view.events
             return
         looks = max(act.looks for act in acts)
-        note = "" if most or not looks else f"{looks:,} visits, not shown one by one"
+        note = "" if most or looks < 2 else f"{looks:,} visits, not shown one by one"
         yield self._frame(Kind.DONE, step, views, text=step.say if last else "", note=note)
 
     def _frame(self, kind: Kind, step: PlannedStep, views: Sequence[View], **more: Any) -> Frame:
@@ -105,7 +105,7 @@ class _Player:
         """The closing words, and what went otherwise than it should."""
         words = [self._lesson.closing] if self._lesson.closing else []
         for model in self._models:
-            words += model.performance.notes
+            words += [f"On {model.place.name}: {note}." for note in model.performance.notes]
             words += [
                 f"Expected otherwise: {one}"
                 for one in disappointments(

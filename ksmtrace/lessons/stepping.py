@@ -64,7 +64,7 @@ class Stepping:
 
     def _commands(self) -> dict[str, Callable[[], None]]:
         groups: dict[Callable[[], None], tuple[str, ...]] = {
-            lambda: self._go(self.at + 1): ("enter", "space", "right", "n", "down"),
+            lambda: self._go(self.at + 1): ("enter", " ", "right", "n", "down"),
             lambda: self._go(self.at - 1): ("left", "b", "p", "backspace", "up"),
             lambda: self._next_stop(1): ("page down", "s"),
             lambda: self._next_stop(-1): ("page up", "S"),
@@ -72,7 +72,7 @@ class Stepping:
             self._go_to_end: ("end", "G"),
             self._begin_number: ("g",),
             self._show_help: ("?", "h"),
-            self._leave: ("q", "escape", "interrupt", "end of input"),
+            self._leave: ("q", "escape"),
         }
         return {key: command for command, keys in groups.items() for key in keys}
 

@@ -15,7 +15,7 @@ from ksmtrace.top.state import TopState
 from ksmtrace.top.ui import Ui, pressed
 
 if TYPE_CHECKING:
-    from ksmtrace.top.terminal import Terminal
+    from ksmtrace.terminal import Terminal
 
 _FRAME_S = 0.25
 """Between two looks at a recording that is played."""
@@ -53,7 +53,7 @@ def snapshot(asked: Asked) -> TopState:
 
 def show(asked: Asked) -> None:
     """Show it on the terminal until q or KeyboardInterrupt. Raises KsmtraceError."""
-    from ksmtrace.top.terminal import Terminal
+    from ksmtrace.terminal import Terminal
 
     if asked.recording is None:
         _need_ksm()

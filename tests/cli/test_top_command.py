@@ -223,7 +223,7 @@ def test_nothing_heavy_is_imported_before_the_first_screen() -> None:
         "from ksmtrace.top.live import LiveSource, Wanted\n"
         "from ksmtrace.top.ui import Ui\n"
         "from ksmtrace.views.top import render_top\n"
-        "import ksmtrace.top.run, ksmtrace.top.terminal\n"
+        "import ksmtrace.top.run, ksmtrace.terminal\n"
         "state = LiveSource(Wanted()).state(time.monotonic_ns())\n"
         "render_top(state, Ui(), 80, 24)\n"
         "print(*{'numpy', 'pandas', 'pyarrow', 'numba', 'scipy'} & set(sys.modules))\n"

@@ -3,19 +3,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ksmtrace.top.terminal import keys_of
+from ksmtrace.terminal import keys_of
 from ksmtrace.top.ui import KEYS, SORTS, Jump, Ui, pressed
 
 LIVE, PLAYING = Ui(), Ui(speed=4.0)
-
-
-def test_arrows_and_letters_are_told_apart_even_in_one_piece() -> None:
-    assert keys_of(b"s\x1b[C\x1bOD.\x1b[4~q") == ["s", "right", "left", ".", "end", "q"]
-
-
-def test_a_lone_escape_is_a_key_and_an_unknown_sequence_is_none() -> None:
-    assert keys_of(b"\x1b") == ["escape"]
-    assert keys_of(b"\x1b[200~\x1b[1;5Cq") == ["q"]
 
 
 @given(st.binary(max_size=41))

@@ -41,7 +41,7 @@ def scene_of(state: State, daemon: WakeUp, at: Member | None = None) -> Scene:
         (_listed("stable", stable), _listed("unstable", unstable)),
         at,
         figures={
-            "sampling strength": f"{state.strength.value:,} words of a page's 1,024",
+            "sampling strength": f"{state.strength.value:,} of a page's 1,024 words",
             "full rounds done": f"{state.full_round - 1:,}",
             "evaluation rounds done": f"{state.eval_round - 1:,}",
             "wake-ups": f"{daemon.visit.wakeup:,}",

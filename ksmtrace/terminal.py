@@ -24,7 +24,9 @@ _SEQUENCES = {
     b"\x1bOA": "up", b"\x1bOB": "down", b"\x1bOC": "right", b"\x1bOD": "left",
     b"\x1b[H": "home", b"\x1b[F": "end", b"\x1b[1~": "home", b"\x1b[4~": "end",
     b"\x1bOH": "home", b"\x1bOF": "end", b"\x1b[7~": "home", b"\x1b[8~": "end",
+    b"\x1b[5~": "page up", b"\x1b[6~": "page down",
 }  # fmt: skip
+_CONTROLS = {b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\x08": "backspace"}
 _LONGEST = max(map(len, _SEQUENCES))
 
 
@@ -37,7 +39,8 @@ def keys_of(data: bytes) -> list[str]:
     while data:
         if data[:1] != b"\x1b":
             # What is no ASCII is no key of ours.
-            keys += [chr(data[0])] if 32 <= data[0] < 127 else []
+            named = _CONTROLS.get(data[:1])
+            keys += [named] if named else [chr(data[0])] if 32 <= data[0] < 127 else []
             data = data[1:]
             continue
         length = next((n for n in range(_LONGEST, 2, -1) if data[:n] in _SEQUENCES), 0)
@@ -143,13 +146,19 @@ class _Keyboard:
 
     def take(self) -> None:
         """Have keys given one at a time."""
-        terminal = os.isatty(self._descriptor)
-        if not terminal or os.tcgetpgrp(self._descriptor) != os.getpgrp():
-            # In the background to read, or to change the terminal, would stop us.
+        if not os.isatty(self._descriptor) or self._in_background():
             return
         self._before = termios.tcgetattr(self._descriptor)
         tty.setcbreak(self._descriptor)
         self.descriptors = [self._descriptor]
+
+    def _in_background(self) -> bool:
+        """Whether to read, or to change the terminal, would stop us."""
+        try:
+            return os.tcgetpgrp(self._descriptor) != os.getpgrp()
+        except OSError:
+            # Some other session's terminal that we were given: nobody controls us by it.
+            return False
 
     def give_back(self) -> None:
         """Leave it as it was."""
