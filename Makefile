@@ -75,6 +75,11 @@ bench-timeline: .venv/.set-up-dev	## from ten million events on disk to all tabl
 	@$(PY) bench/timeline.py --times 3
 	@$(PY) bench/live_timeline.py
 
+.PHONY: bench-views
+bench-views: .venv/.set-up-dev	## top: first paint, CPU; pages: time, size, opening (root)
+	@$(PY) bench/views_top.py
+	@$(PY) bench/views_html.py
+
 .PHONY: bench-whatif
 bench-whatif: .venv/.set-up-dev	## settings predicted, and what ksmd then did (root)
 	@$(PY) bench/whatif_reality.py --write; $(PY) scripts/generate.py

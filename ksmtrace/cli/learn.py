@@ -32,7 +32,7 @@ from ksmtrace.errors import Exit, KsmtraceError
 
 if TYPE_CHECKING:
     from ksmtrace.lab.performance import Performance
-    from ksmtrace.lessons.frames import Frames
+    from ksmtrace.lessons.frames import Frame, Frames
     from ksmtrace.lessons.lesson import Lesson
 
 _MOST_ON_A_PAGE = 2000
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
 
         from ksmtrace.views.lesson_data import frames_as_dicts, lesson_as_dict
 
-        stops = frames_as_dicts(frames.all())
+        stops = frames_as_dicts(_made(frames))
         print(json.dumps({**lesson_as_dict(lesson), "stops": stops}, indent=1))
         return Exit.OK
     if sys.stdin.isatty() and sys.stdout.isatty():
@@ -178,13 +178,26 @@ def _print(lesson: Lesson, frames: Frames, scan: int | None) -> None:
         console.print()
 
 
+def _made(frames: Frames, most: int | None = None) -> list[Frame]:
+    """All stops, or the first so many; a terminal is told how many there are so far."""
+    from ksmtrace.cli.status import StatusLine
+
+    status = StatusLine(sys.stderr)
+    try:
+        while (most is None or frames.made < most) and frames.get(frames.made) is not None:
+            status.working(f"{frames.made:,} stops so far")
+    finally:
+        status.clear()
+    return frames.all(frames.made)
+
+
 def _write_page(args: argparse.Namespace, lesson: Lesson, frames: Frames) -> int:
     from ksmtrace.amounts import size
     from ksmtrace.exports.output import check_new_file, new_file
     from ksmtrace.views.html.lesson import lesson_page
 
     check_new_file(args.html, force=args.force, option="--html")
-    stops = frames.all(_MOST_ON_A_PAGE)
+    stops = _made(frames, _MOST_ON_A_PAGE)
     cut_short = frames.get(len(stops)) is not None
     content = lesson_page(lesson, stops, cut=cut_short).encode()
     with new_file(args.html, force=args.force, option="--html") as file:
