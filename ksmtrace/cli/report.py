@@ -3,6 +3,7 @@
 examples:
   ksmtrace report a.ksm
   ksmtrace report a.ksm --json | jq .totals
+  ksmtrace report a.ksm --html a.html   # charts, page maps: for any browser
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ksmtrace.errors import Exit
+from ksmtrace.errors import Exit, KsmtraceError
 
 if TYPE_CHECKING:
     from ksmtrace.recording.reader import StoredRecording
@@ -20,7 +21,12 @@ if TYPE_CHECKING:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.add_argument("recording", type=Path, metavar="REC", help="a .ksm folder")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="print JSON")
+    form.add_argument(
+        "--html", type=Path, metavar="FILE", help="write a page for a browser, in one file"
+    )
+    parser.add_argument("--force", action="store_true", help="with --html: replace FILE")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,6 +35,12 @@ def run(args: argparse.Namespace) -> int:
     from ksmtrace.timeline.build import timeline_of
     from ksmtrace.timeline.summary import summarise
 
+    if args.force and args.html is None:
+        raise KsmtraceError("--force is for --html FILE", "leave it out", Exit.USAGE)
+    if args.html is not None:
+        from ksmtrace.cli.report_html import write_html_report
+
+        return write_html_report(args.recording, args.html, force=args.force)
     recording = StoredRecording(args.recording)
     if is_uksm(recording.manifest):
         return _uksm(recording, as_json=args.json)

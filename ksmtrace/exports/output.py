@@ -15,21 +15,29 @@ from ksmtrace.recording.disk import disk_errors
 from ksmtrace.recording.target import give_to_user, private_files
 
 
-def _check(path: Path, *, force: bool) -> None:
+def _check(path: Path, *, force: bool, option: str = "-o") -> None:
     if os.path.lexists(path) and not force:
         raise KsmtraceError(
-            f"{path} exists", "add --force to replace it, or choose another name with -o"
+            f"{path} exists", f"add --force to replace it, or choose another name with {option}"
         )
     if not path.parent.is_dir():
         raise KsmtraceError(f"the folder {path.parent} does not exist", f"mkdir -p {path.parent}")
 
 
-@contextlib.contextmanager
-def new_file(path: Path, *, force: bool = False) -> Iterator[BinaryIO]:
-    """A file to write, which gets its name once it is whole. Raises KsmtraceError if it exists."""
-    _check(path, force=force)
+def check_new_file(path: Path, *, force: bool = False, option: str = "-o") -> None:
+    """Whether `new_file` may write there; to be asked before long work. Raises KsmtraceError."""
+    _check(path, force=force, option=option)
     if path.is_dir():
-        raise KsmtraceError(f"{path} is a folder", "choose another name with -o")
+        raise KsmtraceError(f"{path} is a folder", f"choose another name with {option}")
+
+
+@contextlib.contextmanager
+def new_file(path: Path, *, force: bool = False, option: str = "-o") -> Iterator[BinaryIO]:
+    """A file to write, which gets its name once it is whole. option: what chose the name.
+
+    Raises KsmtraceError if it exists.
+    """
+    check_new_file(path, force=force, option=option)
     with disk_errors(path):
         number, hidden = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         try:

@@ -84,6 +84,8 @@ def _noticed_by(stream: Aggregator, scans: Scans, rows: Numbers, ended: U64) -> 
 
 def _told_by(stream: Aggregator, rows: Numbers) -> U64:
     """When ksmd has noticed ends, by what it did; never, where it did nothing that tells."""
+    if not len(rows):
+        return np.empty(0, np.uint64)
     noticed = stream.lives.noticed
     told = np.full(len(stream.lives.table), _FOREVER)
     np.minimum.at(told, noticed["life"], noticed["ts"])

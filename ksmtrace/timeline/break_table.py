@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from ksmtrace.events.registry import KERNEL_MODE, ZERO_PAGE
@@ -10,6 +13,7 @@ from ksmtrace.timeline.aggregator import Aggregator
 from ksmtrace.timeline.context import Context
 from ksmtrace.timeline.page_table import integers
 from ksmtrace.timeline.scans import Scans
+from ksmtrace.timeline.sorting import codes_of
 from ksmtrace.timeline.tables import frame
 
 
@@ -42,10 +46,7 @@ def breaks(stream: Aggregator, context: Context, index: Scans) -> pd.DataFrame:
     page = lives[at] if len(orders) else np.zeros(len(table), np.int64)
     segment = np.searchsorted(stream.borders["order"], table["order"], "right")
     tgid = stream.spaces.table["tgid"][space]
-    code = {(row["tgid"], row["ip"]): row for row in context.code}
-    places = [
-        code.get(place, {}) for place in zip(tgid.tolist(), table["ip"].tolist(), strict=True)
-    ]
+    place, places = _places(tgid, table["ip"], context)
     return frame(
         "breaks",
         {
@@ -57,8 +58,20 @@ def breaks(stream: Aggregator, context: Context, index: Scans) -> pd.DataFrame:
             "page": integers(page, ended),
             "kernel_mode": (table["arg"] & KERNEL_MODE) != 0,
             "zero_page": (table["arg"] & ZERO_PAGE) != 0,
-            "file": [place.get("file") for place in places],
-            "offset": [place.get("offset") for place in places],
-            "symbol": [place.get("symbol") for place in places],
+            "file": pd.array([row.get("file") for row in places], dtype="string").take(place),
+            "offset": pd.array([row.get("offset") for row in places], dtype="UInt64").take(place),
+            "symbol": pd.array([row.get("symbol") for row in places], dtype="string").take(place),
         },
     )
+
+
+def _places(
+    tgid: npt.NDArray[np.uint32], ip: npt.NDArray[np.uint64], context: Context
+) -> tuple[npt.NDArray[np.intp], list[dict[str, Any]]]:
+    """For each break which place wrote, and the places as the table `code` has them."""
+    code = {(row["tgid"], row["ip"]): row for row in context.code}
+    instruction, instructions = codes_of(ip)
+    place, pairs = pd.factorize(instruction << 32 | tgid)
+    return place, [
+        code.get((pair & 0xFFFFFFFF, int(instructions[pair >> 32])), {}) for pair in pairs.tolist()
+    ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from ksmtrace.timeline.lives import STILL_MERGED
+from ksmtrace.timeline.sorting import distinct
 
 if TYPE_CHECKING:
     from ksmtrace.timeline.build import Timeline
@@ -22,12 +23,26 @@ def sharing(timeline: Timeline, by: By = "process", at_ns: int | None = None) ->
     out. at_ns: the moment; None: the last at which most was merged. Lives whose end can't be told
     exactly count until they had ended.
     """
+    return sharing_of_fullest(timeline, by, None, at_ns)[0]
+
+
+def sharing_of_fullest(
+    timeline: Timeline, by: By, most: int | None, at_ns: int | None = None
+) -> tuple[pd.DataFrame, int]:
+    """The same of the groups that map most KSM pages, `most` at most; and how many there are."""
     pages, groups, names = mapped_by(timeline, by, at_ns)
-    pairs = np.unique(pages << np.uint64(32) | groups.astype(np.uint64))
+    index: pd.Index[Any] = pd.Index(names, name=by)
+    pairs = distinct(pages << np.uint64(32) | groups.astype(np.uint64))
     page = (pairs >> np.uint64(32)).astype(np.int64)
     group = (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
-    index = pd.Index(names, name=by)
-    return pd.DataFrame(together(page, group, len(names)), index=index, columns=index)
+    if most is not None and most < len(names):
+        chosen = np.argsort(-np.bincount(group, minlength=len(names)), kind="stable")[:most]
+        place = np.full(len(names), -1, np.int64)
+        place[chosen] = np.arange(most)
+        kept = place[group] >= 0
+        page, group, index = page[kept], place[group[kept]], index[chosen]
+    shared = together(page, group, len(index))
+    return pd.DataFrame(shared, index=index, columns=index), len(names)
 
 
 def mapped_by(

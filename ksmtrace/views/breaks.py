@@ -19,7 +19,7 @@ from ksmtrace.views.timeline_parts import known
 
 _MOST_WRITERS = 7
 _WIDEST_PROCESS = 24
-_ENDS = {
+ENDS = {
     "seen": "writes to merged pages, seen as they happened",
     "undone": "new KSM pages taken back: their twin could not be merged",
     "unshared": "asked for: UNMERGEABLE, prctl, mremap or run=2",
@@ -42,7 +42,7 @@ def render_breaks(
     account.add_column(justify="right")
     account.add_column()
     account.add_row("copied", count(known(totals["cow_ksm"])), "KSM pages, by the kernel's count")
-    for name, meaning in _ENDS.items():
+    for name, meaning in ENDS.items():
         number = known(totals[name])
         if number or name in ("seen", "unseen"):
             account.add_row(name.replace("_", " "), count(number), meaning)

@@ -45,10 +45,17 @@ def _render(run: Run, width: int) -> RenderableType:
         known = measured[np.isfinite(measured)]
         scale = f"0..{count(float(known.max()))} {unit}" if len(known) else unit
         strips.append(Strip(label, spark(values), scale))
-    return Group(chart(strips, span, width), "", _decisions(run, advisor), "", Text(_told(advisor)))
+    return Group(
+        chart(strips, span, width),
+        "",
+        _decisions(run, advisor),
+        "",
+        Text(agreement_in_words(advisor)),
+    )
 
 
-def _told(advisor: pd.DataFrame) -> str:
+def agreement_in_words(advisor: pd.DataFrame) -> str:
+    """How many decisions are what the formula gives."""
     computed = advisor["agrees"].dropna()
     if not len(computed):
         return "What the formula gives is not known for any of them."

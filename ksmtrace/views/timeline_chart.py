@@ -63,7 +63,7 @@ def _facts(run: Run) -> dict[str, Any]:
         "accounts": accounts_summary(run),
         "strip": {
             "cell_s": span.cell_s,
-            **{name: values.tolist() for name, values, _ in _rows(run, span)},
+            **{name: values.tolist() for name, values, _ in strip_rows(run, span)},
         },
     }
 
@@ -128,7 +128,7 @@ Row = tuple[str, Floats, Callable[[Floats], Strip]]
 """A row's name in JSON, its cells, and how it looks."""
 
 
-def _rows(run: Run, span: Span) -> Iterator[Row]:
+def strip_rows(run: Run, span: Span) -> Iterator[Row]:
     """The strips below that of the scans; those about which nothing is known are left out."""
     pages, accounts, advisor = run.tables.pages, run.tables.accounts, run.tables.advisor
     zero = (pages["how"] == "zero_page").to_numpy(bool)
@@ -233,7 +233,7 @@ def _scans(run: Run, span: Span) -> Strip:
 
 def _render(run: Run, width: int) -> RenderableType:
     span = Span(run.start_ns, run.end_ns, cells_of(width))
-    strips = [_scans(run, span), *(look(values) for _, values, look in _rows(run, span))]
+    strips = [_scans(run, span), *(look(values) for _, values, look in strip_rows(run, span))]
     return Group(
         Text(_title(run), style="bold"),
         "",

@@ -26,7 +26,7 @@ _NOUNS = {"process": "processes", "cgroup": "cgroups", "vm": "VMs"}
 
 def sharing_view(run: Run, matrix: pd.DataFrame, by: str) -> View:
     """What `--sharing` shows. matrix: as timeline.sharing.sharing gives it; by: its rows."""
-    labels = _labels(run, matrix.index.tolist(), by)
+    labels = labels_of(run, matrix.index.tolist(), by)
     shared = matrix.to_numpy(np.int64)
     named = pd.DataFrame(shared, columns=labels)
     named.insert(0, by, labels, allow_duplicates=True)
@@ -43,7 +43,7 @@ def sharing_view(run: Run, matrix: pd.DataFrame, by: str) -> View:
     )
 
 
-def _labels(run: Run, keys: list[Any], by: str) -> list[str]:
+def labels_of(run: Run, keys: list[Any], by: str) -> list[str]:
     """What each row is called; processes of the same name and id by their row too."""
     if by != "process":
         return [clean(str(key)) for key in keys]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from support.browser import browser_obstacle, opened_in_browser
+from support.browser import opened_in_viewer, viewer_obstacle
 from support.exported import DB, GUEST, MILLION, Shown, read_chrome, written
 
 from ksmtrace.exports.chrome import write_chrome
 from ksmtrace.exports.gather import trace
 from ksmtrace.timeline.build import Timeline
 
-_OBSTACLE = browser_obstacle()
+_OBSTACLE = viewer_obstacle()
 
 
 @pytest.mark.skipif(_OBSTACLE is not None, reason=str(_OBSTACLE))
 def test_chromes_trace_viewer_shows_every_point(busy: Timeline, tmp_path: Path) -> None:
     path, picture = tmp_path / "a.json", tmp_path / "a.png"
     path.write_bytes(written(trace(busy), write_chrome))
-    told = opened_in_browser(path, tmp_path, picture)
+    told = opened_in_viewer(path, tmp_path, picture)
     assert told["warnings"] == []
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert set(told["processes"]) == {"KSM", "sekrit-db", "sekrit-guest"}

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
+from support.batches import batch_of, scan_starts, scan_stops
 from support.compared import small_recording
 from support.hard_streams import CUT_BY_A_LOSS, MS, as_imported, counted, one_a_ms
 from support.recordings import BEGIN, SECOND, change_manifest, host_sample, make_recording
@@ -224,3 +225,9 @@ def test_sharing_across_domains_is_what_counting_by_hand_gives(
     assert found.domains == tuple(
         names[d] for d in sorted({d for users in by_page.values() for d in users})
     )
+
+
+def test_scans_of_another_clock_than_the_recordings_have_a_length(tmp_path: Path) -> None:
+    rows = [scan_starts(0, BEGIN - 9 * SECOND), scan_stops(0, BEGIN - 6 * SECOND)]
+    path = make_recording(tmp_path / "a.ksm", [batch_of(rows)])
+    assert facts_of_recording(StoredRecording(path)).scan_s == 3.0

@@ -1,4 +1,4 @@
-"""Chrome's trace viewer in a headless Chromium, driven by WebDriver.
+"""A headless Chromium, driven by Selenium: pages from disk, and Chrome's trace viewer.
 
 The viewer is Catapult's, which chrome://tracing was until Chromium dropped that page: Go carries a
 copy for `go tool trace`, and Debian's golang-1.19-src installs it.
@@ -6,20 +6,20 @@ copy for `go tool trace`, and Debian's golang-1.19-src installs it.
 
 from __future__ import annotations
 
-import base64
 import functools
 import http.server
+import importlib.util
 import json
 import shutil
-import subprocess
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 _VIEWER_FILES = ("trace_viewer_full.html", "webcomponents.min.js")
 _PAGE = """<!doctype html><meta charset="utf-8">
@@ -61,24 +61,96 @@ const begin = () => show().then(done, error => done({error: String(error.stack |
 if (window.tr && window.Polymer) begin();
 else document.addEventListener("WebComponentsReady", begin);
 """
+_READY = "return document.documentElement.dataset.ready === 'yes'"
+_SHOW_ALL = "Emulation.setDeviceMetricsOverride"
+
+
+def browser_obstacle() -> str | None:
+    """Why no page can be opened in a browser here, or None."""
+    for program, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver")):
+        if shutil.which(program) is None:
+            return f"there is no {program}: apt install {package}"
+    if importlib.util.find_spec("selenium") is None:
+        return "there is no selenium: pip install selenium"
+    return None
+
+
+@contextmanager
+def browser(
+    *,
+    width: int = 1280,
+    height: int = 1000,
+    theme: Literal["light", "dark"] = "light",
+    scripts: bool = True,
+) -> Iterator[Chrome]:
+    """A browser of its own; it keeps nothing. width, height: of the page, in CSS pixels."""
+    from selenium.webdriver import Chrome, ChromeOptions
+    from selenium.webdriver.chrome.service import Service
+
+    options = ChromeOptions()
+    options.binary_location = str(shutil.which("chromium"))
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    # With a driver named, Selenium looks for none, in the network least of all.
+    driver = Chrome(options=options, service=Service(str(shutil.which("chromedriver"))))
+    try:
+        driver.set_script_timeout(110)
+        driver.set_page_load_timeout(60)
+        resized(driver, width, height)
+        colours = [{"name": "prefers-color-scheme", "value": theme}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": colours})
+        if not scripts:
+            driver.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+        yield driver
+    finally:
+        driver.quit()
+
+
+def resized(driver: Chrome, width: int, height: int) -> None:
+    """Give the page another size."""
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    driver.execute_cdp_cmd(_SHOW_ALL, size)
+
+
+def opened(driver: Chrome, page: Path) -> float:
+    """Open a page from disk and wait until its scripts have drawn it; the seconds that took."""
+    begin = time.monotonic()
+    driver.get(page.resolve().as_uri())
+    while not driver.execute_script(_READY):
+        assert time.monotonic() - begin < 30, driver.get_log("browser")
+        time.sleep(0.01)
+    return time.monotonic() - begin
+
+
+def complaints(driver: Chrome) -> list[str]:
+    """What the console has: errors, warnings, whatever the page's policy forbade."""
+    return [entry["message"] for entry in driver.get_log("browser")]
+
+
+def requests(driver: Chrome) -> list[str]:
+    """Every address that pages asked for since the last call."""
+    found = []
+    for entry in driver.get_log("performance"):
+        message = json.loads(entry["message"])["message"]
+        if message["method"] == "Network.requestWillBeSent":
+            found.append(message["params"]["request"]["url"])
+    return found
 
 
 def viewer_folder() -> Path | None:
-    """Where the viewer is installed."""
+    """Where the trace viewer is installed."""
     for folder in sorted(Path("/usr/share").glob("go-*/src/cmd/trace/static")):
         if all((folder / name).is_file() for name in _VIEWER_FILES):
             return folder
     return None
 
 
-def browser_obstacle() -> str | None:
+def viewer_obstacle() -> str | None:
     """Why no trace can be opened in a browser here, or None."""
-    for program, package in (("chromium", "chromium"), ("chromedriver", "chromium-driver")):
-        if shutil.which(program) is None:
-            return f"there is no {program}: apt install {package}"
     if viewer_folder() is None:
         return "there is no trace viewer: apt install golang-1.19-src"
-    return None
+    return browser_obstacle()
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -99,64 +171,7 @@ def _served(folder: Path) -> Iterator[str]:
             thread.join()
 
 
-@contextmanager
-def _driver(profile: Path) -> Iterator[str]:
-    with socket_free() as port:
-        pass
-    driver = subprocess.Popen(
-        ["chromedriver", f"--port={port}"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    base = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                _call("GET", f"{base}/status")
-                break
-            except OSError:
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        options = {
-            "args": [
-                "--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1600,1000",
-                f"--user-data-dir={profile}",
-            ]
-        }  # fmt: skip
-        wanted = {"alwaysMatch": {"goog:chromeOptions": options}}
-        session = _call("POST", f"{base}/session", {"capabilities": wanted})
-        here = f"{base}/session/{session['sessionId']}"
-        _call("POST", f"{here}/timeouts", {"script": 110_000, "pageLoad": 60_000})
-        try:
-            yield here
-        finally:
-            _call("DELETE", here)
-    finally:
-        driver.terminate()
-        driver.wait(20)
-
-
-@contextmanager
-def socket_free() -> Iterator[int]:
-    """A port that nobody listens on."""
-    import socket
-
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        yield one.getsockname()[1]
-
-
-def _call(method: str, url: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json"}, method=method)
-    try:
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)["value"]
-    except urllib.error.HTTPError as error:
-        with error:
-            raise AssertionError(error.read().decode()) from None
-
-
-def opened_in_browser(trace: Path, folder: Path, picture: Path | None = None) -> dict[str, Any]:
+def opened_in_viewer(trace: Path, folder: Path, picture: Path | None = None) -> dict[str, Any]:
     """What the viewer made of a trace: warnings, and each process's counters and threads.
 
     folder: an empty one to work in. picture: where a screenshot goes.
@@ -169,11 +184,11 @@ def opened_in_browser(trace: Path, folder: Path, picture: Path | None = None) ->
         (site / name).symlink_to(viewer / name)
     (site / "trace.json").symlink_to(trace.resolve())
     (site / "index.html").write_text(_PAGE)
-    with _served(site) as address, _driver(folder / "profile") as session:
-        _call("POST", f"{session}/url", {"url": address})
-        told = _call("POST", f"{session}/execute/async", {"script": _LOAD, "args": []})
+    with _served(site) as address, browser(width=1600) as driver:
+        driver.get(address)
+        told = driver.execute_async_script(_LOAD)
         if picture is not None:
             time.sleep(1)
-            picture.write_bytes(base64.b64decode(_call("GET", f"{session}/screenshot")))
+            assert driver.save_screenshot(str(picture))
     assert "error" not in told, told["error"]
     return dict(told)

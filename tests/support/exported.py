@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as pb
@@ -135,11 +136,24 @@ def _tables() -> dict[str, list[dict[str, Any]]]:
     }  # fmt: skip
 
 
-def busy_recording(path: Path, namer: Namer | None = None, **facts: Any) -> Path:
+def busy_recording(
+    path: Path,
+    namer: Namer | None = None,
+    names: Mapping[str, str] = MappingProxyType({}),
+    **facts: Any,
+) -> Path:
     """Three processes, three scans and a half, 11 KSM pages, breaks, a loss, the advisor.
 
-    One of the writers' places is not known. By default pointers are stored raw.
+    One of the writers' places is not known. By default pointers are stored raw. names: what to call
+    things instead.
     """
+    tables = {
+        table: [
+            {k: names.get(v, v) if isinstance(v, str) else v for k, v in row.items()}
+            for row in rows
+        ]
+        for table, rows in _tables().items()
+    }
     cow = {"seen_by": ["page_fault_user"], "obstacles": [], "write_faults": 31, "breaks": 3,
            "unchecked": 0, "locations_left_out": 1}  # fmt: skip
     told = {
@@ -152,7 +166,7 @@ def busy_recording(path: Path, namer: Namer | None = None, **facts: Any) -> Path
     }
     final = {"notes": ["/home/sekrit/heap file.bin and sekrit-db were seen at /srv/sekrit/x"]}
     return make_recording(
-        path, [batch_of(_rows())], tables=_tables(), facts=told, namer=namer,
+        path, [batch_of(_rows())], tables=tables, facts=told, namer=namer,
         final={"duration_s": 0.2, "command_status": 0, **final},
     )  # fmt: skip
 

@@ -27,7 +27,12 @@ def facts_of_recording(recording: StoredRecording) -> Facts:
     Raises KsmtraceError (exit code 4) where a table is damaged.
     """
     timeline = timeline_of(recording)
-    summary, manifest = summarise(timeline), recording.manifest
+    return facts_of_timeline(recording, timeline, summarise(timeline))
+
+
+def facts_of_timeline(recording: StoredRecording, timeline: Timeline, summary: Summary) -> Facts:
+    """The same, where the timeline and the summary are there already."""
+    manifest = recording.manifest
     host = timeline.context.host
     knobs = _knobs(timeline)
     stepped = _is_long(knobs.get("sleep_millisecs"))
@@ -87,7 +92,9 @@ def _scan_s(timeline: Timeline) -> float | None:
         return None
     ends = whole["end_ns"].astype("int64")
     middle = (timeline.context.begin_ns + int(ends.iloc[-1])) / 2
-    return float(whole["duration_s"][ends >= middle].median())
+    late = whole["duration_s"][ends >= middle]
+    # Of an imported text the clock may be another one than the recording's.
+    return float((late if len(late) else whole["duration_s"]).median())
 
 
 def _scans(timeline: Timeline) -> tuple[int, int | None]:
