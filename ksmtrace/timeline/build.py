@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ksmtrace.kernel.releases import checksum_comes_first
+from ksmtrace.recording.ahead import read_ahead
 from ksmtrace.timeline import (
     accounts as accounts_table,
 )
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 def timeline_of(recording: StoredRecording) -> Timeline:
     """The timeline of a recording. Raises KsmtraceError (bad recording) for one without events."""
     recording.need_events()
-    return Timeline(recording, stream_of(recording, _columns(recording)))
+    return Timeline(recording, stream_of(recording, read_ahead(_columns(recording))))
 
 
 def _columns(recording: StoredRecording) -> Iterator[Columns]:
