@@ -27,7 +27,20 @@ _SEQUENCES = {
     b"\x1b[5~": "page up", b"\x1b[6~": "page down",
 }  # fmt: skip
 _CONTROLS = {b"\r": "enter", b"\n": "enter", b"\x7f": "backspace", b"\x08": "backspace"}
+_REST = 0.05
+"""Seconds that the rest of a key's sequence may take, on a slow line."""
+_REST = 0.05
+"""Seconds that the rest of a key's sequence may take, on a slow line."""
 _LONGEST = max(map(len, _SEQUENCES))
+
+
+def screen_obstacle() -> str | None:
+    """Why there can be no screen on standard output, in words."""
+    if not sys.stdout.isatty():
+        return "the output is no terminal"
+    if os.environ.get("TERM") in (None, "", "dumb"):
+        return "this terminal can't be drawn on (TERM)"
+    return None
 
 
 def keys_of(data: bytes) -> list[str]:
@@ -49,10 +62,22 @@ def keys_of(data: bytes) -> list[str]:
         elif len(data) == 1:
             keys.append("escape")
             length = 1
+        elif data[1:2] == b"\x1b":
+            # Alt with a key that is a sequence itself: as without Alt.
+            length = 1
         else:
             length = _unknown(data)
         data = data[length:]
     return keys
+
+
+def _may_go_on(data: bytes) -> bool:
+    """Whether what was read may end in the middle of a key's sequence."""
+    begin = data.rfind(b"\x1b")
+    rest = data[begin:] if begin >= 0 else b""
+    if rest in (b"\x1b", b"\x1b[", b"\x1bO"):
+        return True
+    return rest[:2] == b"\x1b[" and not any(0x40 <= byte <= 0x7E for byte in rest[2:])
 
 
 def _unknown(data: bytes) -> int:
@@ -170,6 +195,11 @@ class _Keyboard:
         """The keys that were pressed."""
         try:
             data = os.read(self._descriptor, 1024)
+            while _may_go_on(data) and select.select([self._descriptor], [], [], _REST)[0]:
+                more = os.read(self._descriptor, 1024)
+                if not more:
+                    break
+                data += more
         except OSError:
             data = b""
         if not data:

@@ -25,13 +25,18 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ksmtrace.errors import Exit, KsmtraceError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from ksmtrace.kernel.releases import Profile
     from ksmtrace.lab.performance import Performance
+    from ksmtrace.lab.where import Where
     from ksmtrace.lessons.frames import Frame, Frames
     from ksmtrace.lessons.lesson import Lesson
 
@@ -51,33 +56,78 @@ def configure(parser: argparse.ArgumentParser) -> None:
     add("--live", action="store_true", help="do it on this host's ksmd, too (root)")
     add("--html", type=Path, metavar="FILE", help="write a page with a stepper")
     add("--force", action="store_true", help="replace an existing file")
-    add("--scan", type=whole("a scan", 0, 1_000_000), metavar="N", help="begin at that scan")
+    add("--scan", type=whole("a scan", 1, 1_000_000), metavar="N", help="begin at that scan")
     add("--pid", type=process_id, metavar="PID", help="of a recording: that process's pages only")
-    add("--backend", default="auto", metavar="NAME", help="with --live: core, bcc, tracefs, fentry")
+    add("--backend", metavar="NAME", help="with --live: auto, core, bcc, tracefs or fentry")
     add("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
     """List, or play one; see the module's docstring."""
+    _check(args)
     if args.lesson is None:
         return _list(as_json=args.json)
     lesson, frames = _opened(args)
+    if args.scan is not None and (frames.find_scan(args.scan) is None):
+        last = frames.all()[-1].scan
+        raise KsmtraceError(
+            f"{args.lesson} has no scan {args.scan}", f"its last one is scan {last}", Exit.USAGE
+        )
     if args.html is not None:
-        return _write_page(args, lesson, frames)
-    if args.json:
+        _write_page(args, lesson, frames)
+    elif args.json:
         import json
 
-        from ksmtrace.views.lesson_data import frames_as_dicts, lesson_as_dict
+        from ksmtrace.views.lesson_data import frame_as_dict, lesson_as_dict
 
-        stops = frames_as_dicts(_made(frames))
-        print(json.dumps({**lesson_as_dict(lesson), "stops": stops}, indent=1))
-        return Exit.OK
-    if sys.stdin.isatty() and sys.stdout.isatty():
+        head = json.dumps(lesson_as_dict(lesson), indent=1)
+        # Stop by stop: all of them at once may take gigabytes.
+        print(head.removesuffix("\n}") + ',\n "stops": [', end="")
+        for number, frame in enumerate(_as_made(frames)):
+            print(",\n" if number else "\n", json.dumps(frame_as_dict(frame)), end="")
+        print("\n ]\n}")
+    elif (obstacle := _screen_obstacle()) is None:
         from ksmtrace.cli.learning import walk
 
-        return walk(lesson, frames, args.scan)
-    _print(lesson, frames, args.scan)
-    return Exit.OK
+        walk(lesson, frames, args.scan)
+        return Exit.OK
+    else:
+        if sys.stdout.isatty():
+            print(f"ksmtrace: {obstacle}, so all stops are printed", file=sys.stderr)
+        _print(lesson, frames, args.scan)
+    # With other scanners than its own a lesson's words may be wrong, and that is what one sees.
+    otherwise = any(frame.unmet for frame in frames.all(frames.made))
+    return Exit.DIFFERENCES if otherwise and not args.on else Exit.OK
+
+
+def _screen_obstacle() -> str | None:
+    from ksmtrace.terminal import screen_obstacle
+
+    return screen_obstacle() if sys.stdin.isatty() else "standard input is no terminal"
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Raise KsmtraceError (usage) for options that say nothing together."""
+    given = {
+        "--on": args.on, "--live": args.live, "--html": args.html, "--force": args.force,
+        "--scan": args.scan is not None, "--json": args.json, "--pid": args.pid,
+        "--backend": args.backend,
+    }  # fmt: skip
+    named = [name for name, value in given.items() if value]
+    if args.lesson is None and named not in ([], ["--json"]):
+        raise KsmtraceError(
+            f"{named[0]} needs a lesson", f"ksmtrace learn why-two-scans {named[0]}", Exit.USAGE
+        )
+    for option, other in (("--backend", "--live"), ("--force", "--html")):
+        if option in named and other not in named:
+            raise KsmtraceError(f"{option} goes with {other}", "leave it out", Exit.USAGE)
+    pairs = (("--live", "--on"), ("--html", "--scan"), ("--json", "--scan"), ("--html", "--json"))
+    for option, other in pairs:
+        if option in named and other in named:
+            why = "the model beside the real ksmd is of its own kernel" if other == "--on" else ""
+            raise KsmtraceError(
+                f"{option} and {other} contradict", why or "leave one out", Exit.USAGE
+            )
 
 
 def _opened(args: argparse.Namespace) -> tuple[Lesson, Frames]:
@@ -92,9 +142,14 @@ def _opened(args: argparse.Namespace) -> tuple[Lesson, Frames]:
     if not args.live:
         return lesson, play(lesson)
     real = _on_host(args, lesson)
-    # The model beside it is of the kernel that runs.
-    lesson = replace(lesson, places=(replace(lesson.places[0], profile=real.profile),))
+    lesson = replace(lesson, places=(_model_of(real.profile),))
     return lesson, play(lesson, real)
+
+
+def _model_of(profile: Profile) -> Where:
+    from ksmtrace.lab.where import KSM, Where
+
+    return Where(f"{KSM}:{profile.name}", profile, real=False)
 
 
 def _on_host(args: argparse.Namespace, lesson: Lesson) -> Performance:
@@ -102,13 +157,15 @@ def _on_host(args: argparse.Namespace, lesson: Lesson) -> Performance:
     from ksmtrace.lab.on_kernel import host_stage
     from ksmtrace.lab.where import HOST
 
-    if len(lesson.places) != 1 or lesson.places[0].uksm is not None:
+    if lesson.plan.scenario.lesson and not lesson.live:
         raise KsmtraceError(
-            f"{lesson.name} compares scanners, so it has no --live",
-            "name one kernel: --on ksm:6.18 --live",
+            f"{lesson.name} is not for the real ksmd: it compares scanners, or does what only"
+            " models can",
+            "`ksmtrace learn` says which are live; of a lesson of your own, live = true in its"
+            " [lesson] table",
             Exit.USAGE,
         )
-    with host_stage(args.backend) as host:
+    with host_stage(args.backend or "auto") as host:
         print(f"ksmtrace: events by {host.source.name}, {host.why}", file=sys.stderr)
         performance = host.perform(lesson.plan)
     performance.on = HOST
@@ -136,8 +193,7 @@ def _recording(args: argparse.Namespace) -> tuple[Lesson, Frames]:
     if is_lab_run(recording) and args.pid is None and not args.on:
         plan, performance = recorded_performance(recording, profile)
         lesson = lesson_of(plan.scenario, Path(args.lesson).name)
-        place = replace(lesson.places[0], name=f"ksm:{profile.name}", profile=profile)
-        lesson = replace(lesson, places=(place,))
+        lesson = replace(lesson, places=(_model_of(profile),))
         return lesson, play(lesson, performance)
     return step_recording(recording, profile, args.pid)
 
@@ -167,10 +223,8 @@ def _print(lesson: Lesson, frames: Frames, scan: int | None) -> None:
 
     console = Console(highlight=False, soft_wrap=True)
     width = min(console.width, 100)
-    number = 0
-    while (frame := frames.get(number)) is not None:
-        number += 1
-        if scan is not None and frame.scan != scan:
+    for number, frame in enumerate(_as_made(frames), start=1):
+        if scan is not None and frame.of_scan != scan:
             continue
         look = Look(width, answered=frame.question is not None, position=f"stop {number}")
         for line in render_frame(lesson, frame, look):
@@ -179,19 +233,29 @@ def _print(lesson: Lesson, frames: Frames, scan: int | None) -> None:
 
 
 def _made(frames: Frames, most: int | None = None) -> list[Frame]:
-    """All stops, or the first so many; a terminal is told how many there are so far."""
+    """All stops, or the first so many."""
+    return list(islice(_as_made(frames), most))
+
+
+def _as_made(frames: Frames) -> Iterator[Frame]:
+    """Stop after stop; a terminal is told how many there are so far."""
     from ksmtrace.cli.status import StatusLine
 
     status = StatusLine(sys.stderr)
+    frames.working = lambda made: status.working(f"the scanners are working: {made:,} stops so far")
+    number = 0
     try:
-        while (most is None or frames.made < most) and frames.get(frames.made) is not None:
-            status.working(f"{frames.made:,} stops so far")
+        while (frame := frames.get(number)) is not None:
+            # What is printed to the same terminal wipes it by itself.
+            if sys.stdout.isatty():
+                status.clear()
+            yield frame
+            number += 1
     finally:
         status.clear()
-    return frames.all(frames.made)
 
 
-def _write_page(args: argparse.Namespace, lesson: Lesson, frames: Frames) -> int:
+def _write_page(args: argparse.Namespace, lesson: Lesson, frames: Frames) -> None:
     from ksmtrace.amounts import size
     from ksmtrace.exports.output import check_new_file, new_file
     from ksmtrace.views.html.lesson import lesson_page
@@ -204,4 +268,3 @@ def _write_page(args: argparse.Namespace, lesson: Lesson, frames: Frames) -> int
         file.write(content)
     only = "the first " if cut_short else ""
     print(f"{args.html}: {only}{len(stops):,} stops, {size(len(content))}", file=sys.stderr)
-    return Exit.OK

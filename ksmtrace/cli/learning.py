@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import suppress
 
 from rich.console import Group
 from rich.text import Text
 
-from ksmtrace.errors import Exit
 from ksmtrace.kernel.signals import signals_interrupt
 from ksmtrace.lessons.frames import Frames
 from ksmtrace.lessons.lesson import Lesson
@@ -32,26 +32,43 @@ In the trees red places stand in parentheses. An arrow (\u203a) marks those that
 were compared on the way down; x3 is how many pages map a KSM page, x2+1 a chain
 of two. Any key goes back."""
 _LONG = 3600.0
+_PATIENCE = 0.3
+"""Seconds without a word while the scanners work."""
 
 
-def walk(lesson: Lesson, frames: Frames, scan: int | None = None) -> int:
-    """Show stops until the learner leaves. scan: where to begin. Returns the exit code."""
+def walk(lesson: Lesson, frames: Frames, scan: int | None = None) -> None:
+    """Show stops until the learner leaves. scan: where to begin. Raises KeyboardInterrupt."""
     stepping = Stepping(frames)
     if scan is not None:
         stepping.at = frames.find_scan(scan) or 0
-    with suppress(KeyboardInterrupt), signals_interrupt(), Terminal.opened() as terminal:
+    with signals_interrupt(), Terminal.opened() as terminal:
+        told = time.monotonic()
+
+        def working(made: int) -> None:
+            nonlocal told
+            if time.monotonic() - told < _PATIENCE:
+                return
+            told = time.monotonic()
+            words = f"the scanners are working: {made:,} stops so far; any key stops them"
+            _paint(terminal, lesson, stepping, words)
+            if terminal.keys(0):
+                raise _Stopped
+
+        frames.working = working
         _paint(terminal, lesson, stepping)
         while not stepping.over:
             for key in terminal.keys(_LONG) or ():
-                if not frames.complete and stepping.at + 1 == frames.made:
-                    # What comes next may take the scanners some seconds.
-                    _paint(terminal, lesson, stepping, "the scanners are working ...")
-                stepping.press(key)
+                told = time.monotonic()
+                with suppress(_Stopped):
+                    stepping.press(key)
             _paint(terminal, lesson, stepping)
     right, answers = stepping.score
     if answers:
         print(f"ksmtrace: {right} of {answers} questions answered rightly", file=sys.stderr)
-    return Exit.OK
+
+
+class _Stopped(Exception):
+    """A key was pressed while the scanners worked."""
 
 
 def _paint(terminal: Terminal, lesson: Lesson, stepping: Stepping, foot: str = "") -> None:

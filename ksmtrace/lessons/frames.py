@@ -58,8 +58,8 @@ class Frame:
 
     step: the scenario's, from 1; 0 before the first. scan: the full scan under way, or the last
     that ended. visit, visits: which visit it is, of how many. does: the step as its file has it.
-    text: words to read. note: what was left out here. seconds: of simulated time since the
-    beginning.
+    text: words to read. note: what was left out here. unmet: what went otherwise than the lesson
+    expects, in words. seconds: of simulated time since the beginning.
     """
 
     kind: Kind
@@ -70,18 +70,29 @@ class Frame:
     text: str = ""
     question: Question | None = None
     note: str = ""
+    unmet: tuple[str, ...] = ()
     visit: int = 0
     visits: int = 0
     seconds: float = 0.0
 
+    @property
+    def of_scan(self) -> int:
+        """The scan that a stop belongs to: what is said before one is part of it."""
+        return self.scan + (self.kind is Kind.BEFORE and "scan" in self.does)
+
 
 class Frames:
-    """A sequence that is made as far as it was asked for."""
+    """A sequence that is made as far as it was asked for.
+
+    working: called with how many there are after each that is made; what it raises stops the
+    making, which may go on later.
+    """
 
     def __init__(self, source: Iterator[Frame]) -> None:
         self._source = source
         self._made: list[Frame] = []
         self.complete = False
+        self.working: Callable[[int], None] = lambda _made: None
 
     def get(self, number: int) -> Frame | None:
         """The frame of that number, from 0; None beyond the end."""
@@ -91,6 +102,7 @@ class Frames:
                 self.complete = True
             else:
                 self._made.append(frame)
+                self.working(len(self._made))
         return self._made[number] if 0 <= number < len(self._made) else None
 
     @property
@@ -104,10 +116,10 @@ class Frames:
         return self._made[:most]
 
     def find_scan(self, scan: int) -> int | None:
-        """The number of the first frame of a scan."""
+        """The number of the first stop of a scan: its question, or its first visit."""
         number = 0
         while (frame := self.get(number)) is not None:
-            if frame.scan >= scan and frame.kind is not Kind.BEFORE:
+            if frame.of_scan >= scan and "scan" in frame.does:
                 return number
             number += 1
         return None

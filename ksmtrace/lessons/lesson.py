@@ -15,7 +15,7 @@ from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.lab.plan import Plan, PlannedStep
 from ksmtrace.lab.planning import plan_scenario
 from ksmtrace.lab.scenario import Scenario, ScenarioError, read_scenario
-from ksmtrace.lab.where import Where, parse_all
+from ksmtrace.lab.where import HOST, Where, parse_all
 
 TEXTS = Path(__file__).parent / "texts"
 VISITS, SCANS = "visits", "scans"
@@ -115,6 +115,8 @@ def lesson_of(scenario: Scenario, name: str, on: list[str] | None = None) -> Les
     for key, value in table.items():
         _check(scenario.name, key, value)
     plan = plan_scenario(scenario)
+    if not plan.steps:
+        raise ScenarioError(scenario.name, "it has no [[step]]", "docs/teaching.md has an example")
     shows = table.get("shows", VISITS)
     _check_shows(scenario.name, shows)
     for step in plan.steps:
@@ -158,6 +160,8 @@ def _check_shows(where: str, shows: object) -> None:
 def _places(where: str, on: list[str]) -> tuple[Where, ...]:
     if len(on) > MOST_PLACES:
         raise ScenarioError(where, f"a lesson shows at most {MOST_PLACES} scanners side by side")
+    if HOST in on:
+        raise ScenarioError(where, "a lesson names models", "the real ksmd beside one is --live")
     return tuple(parse_all(on, models_only=True))
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from ksmtrace.lab.compare import compare
-from ksmtrace.lab.disappointments import disappointments
+from ksmtrace.lab.disappointments import Disappointment, disappointments
 from ksmtrace.lab.performance import Observation, Performance
 from ksmtrace.lab.plan import PlannedStep
 from ksmtrace.lessons.frames import Frame, Frames, Kind, View
@@ -57,7 +57,7 @@ class _Player:
             for part, together in enumerate(acts, start=1):
                 last = part == len(step.operations)
                 yield from self._of_acts(step, together, next(reals, None), last=last)
-        yield Frame(Kind.CLOSING, 0, self._now(), self._scan, text=self._closing())
+        yield self._closing()
 
     def _of_acts(
         self, step: PlannedStep, acts: tuple[Act, ...], real: Observation | None, *, last: bool
@@ -82,7 +82,18 @@ class _Player:
             return
         looks = max(act.looks for act in acts)
         note = "" if most or looks < 2 else f"{looks:,} visits, not shown one by one"
-        yield self._frame(Kind.DONE, step, views, text=step.say if last else "", note=note)
+        unmet = self._unmet(step) if last else ()
+        text = step.say if last else ""
+        yield self._frame(Kind.DONE, step, views, text=text, note=note, unmet=unmet)
+
+    def _unmet(self, step: PlannedStep) -> tuple[str, ...]:
+        """What a step did otherwise than the lesson expects."""
+        plan = replace(self._lesson.plan, steps=(step,))
+        return tuple(
+            _in_words(one)
+            for model in self._models
+            for one in disappointments(plan, model.performance, model.place.scanner)
+        )
 
     def _frame(self, kind: Kind, step: PlannedStep, views: Sequence[View], **more: Any) -> Frame:
         complete = tuple(map(self._since_shown, views))
@@ -101,24 +112,27 @@ class _Player:
     def _now(self) -> tuple[View, ...]:
         return tuple(self._since_shown(model.now()) for model in self._models)
 
-    def _closing(self) -> str:
-        """The closing words, and what went otherwise than it should."""
+    def _closing(self) -> Frame:
         words = [self._lesson.closing] if self._lesson.closing else []
+        unmet: tuple[str, ...] = ()
         for model in self._models:
             words += [f"On {model.place.name}: {note}." for note in model.performance.notes]
-            words += [
-                f"Expected otherwise: {one}"
-                for one in disappointments(
-                    self._lesson.plan, model.performance, model.place.scanner
-                )
-            ]
         if self._real is not None:
             model = self._models[0]
             compared = compare(self._lesson.plan, self._real, model.performance)
             names = f"{self._real.on} and {model.place.name}"
-            words.append(
-                f"{names} agree in every counter and every event."
-                if compared.agree
-                else f"{names} differ: see `ksmtrace lab run`."
-            )
-        return "\n\n".join(words)
+            if compared.agree:
+                words.append(f"{names} agree in every counter and every event.")
+            else:
+                unmet = (f"{names} differ: see `ksmtrace lab run`",)
+        text = "\n\n".join(words)
+        return Frame(Kind.CLOSING, 0, self._now(), self._scan, text=text, unmet=unmet)
+
+
+def _in_words(one: Disappointment) -> str:
+    seen, expected = (
+        (", ".join(value) or "none") if isinstance(value, list) else str(value)
+        for value in (one.seen, one.expected)
+    )
+    verb = "are" if one.what == "the events" else "is"
+    return f"on {one.on}, {one.what} {verb} {seen}; the lesson expects {expected}"

@@ -20,6 +20,7 @@ from ksmtrace.lessons.lesson import Lesson, lesson_of
 from ksmtrace.model.ksm import KsmScanner
 from ksmtrace.model.scene import Member
 from ksmtrace.model.visit_log import VisitRecord
+from ksmtrace.processes.identity import clean
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.whatif.loading import load_readable
 from ksmtrace.whatif.moment import Moment, read_moment
@@ -80,7 +81,9 @@ def frames_of(
     loaded = load_readable(moment, kernel, log_visits=True)
     scanner = loaded.scanner
     assert isinstance(scanner, KsmScanner)
-    known = {mm.id: f"{names.get(mm.tgid) or 'process'} {mm.tgid}" for mm in scanner.memory.mms}
+    known = {
+        mm.id: f"{clean(names.get(mm.tgid) or 'process')} {mm.tgid}" for mm in scanner.memory.mms
+    }
 
     def name(page: Member) -> str:
         return f"{known[page[0]]}:{page[1]:x}"
@@ -109,7 +112,6 @@ def frames_of(
         before = _what_counts(scanner)
         scanner.finish_scan()
         scanner.take_events()
-        scanner.take_visits()
         for number, one in enumerate(visits, start=1):
             yield Frame(
                 Kind.VISIT, scan, (one,), scan, {"scan": 1}, visit=number, visits=len(visits)

@@ -44,17 +44,18 @@ class Watched:
     Work is priced as built in, whatever this host's costs are: a lesson's figures are its own.
     """
 
-    def __init__(self, plan: Plan, place: Where, seed: int = 0) -> None:
+    def __init__(self, plan: Plan, place: Where) -> None:
         self.place = place
         self._stage: ModelStage | UksmStage
         # KSM at its own pace counts its work instead of telling its visits.
         visits = place.uksm is not None or OWN_PACE not in needs_of(plan)
         if place.uksm is not None:
-            self._stage = UksmStage(plan, place, costs=DEFAULT, seed=seed, visits=True)
+            self._stage = UksmStage(plan, place, costs=DEFAULT, visits=True)
         else:
             self._stage = ModelStage(
                 plan, place.profile, on=place.name, visits=visits, costs=DEFAULT
             )
+        self._told_visits = visits
         if visits:
             self._stage.scanner.watch_visits(self._visited)
         self._stage.prepare()
@@ -87,6 +88,7 @@ class Watched:
     def do(self, step: PlannedStep, times: Iterator[Observation], *, stops: bool) -> Iterator[Act]:
         """Do a step, one operation after the other. stops: whether visits are shown."""
         self._stops = stops
+        self._watch_closely(stops)
         for seen in self._stage.observe(step, times):
             told = (*self._told, *seen.told)
             whole = replace(seen, events=concatenate([*self._held, seen.events]), told=told)
@@ -96,6 +98,11 @@ class Watched:
             yield Act(self._views, self._looks, self._view(rest, refused=seen.refused or ""), whole)
             self._views, self._held, self._told, self._looks = [], [], [], 0
             self._stops = stops
+            self._watch_closely(stops)
+
+    def _watch_closely(self, closely: bool) -> None:
+        if isinstance(self._stage, ModelStage) and self._told_visits:
+            self._stage.scanner.watch_closely(closely)
 
     def _visited(self, record: VisitRecord) -> None:
         self._looks += 1
@@ -104,6 +111,7 @@ class Watched:
         if len(self._views) >= MOST_VISITS:
             self._stops = False
             self._views.clear()
+            self._watch_closely(False)
             return
         batch = self._stage.take_events()
         told = self._stage.tell(batch)
@@ -134,7 +142,7 @@ class Watched:
 
     def _scene(self, at: Member | None) -> Scene:
         if isinstance(self._stage, UksmStage):
-            return self._stage.scanner.scene(at=at)
+            return self._stage.scanner.scene()
         small = sum(len(mm.pages) for mm in self._stage.memory.mms) <= _SHOWN_PAGES
         most, places = (None, None) if small else (_SHOWN_PAGES, _SHOWN_PLACES)
         return self._stage.scanner.scene(at=at, most=most, places=places)

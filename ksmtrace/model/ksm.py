@@ -158,10 +158,19 @@ class KsmScanner:
         return records
 
     def watch_visits(self, watch: Callable[[VisitRecord], None]) -> None:
-        """Have a function called at the end of each visit. The visits must be logged."""
+        """Have a function called at the end of each visit, which is not kept then.
+
+        The visits must be logged.
+        """
         visit = self._cycle.visit
         assert isinstance(visit, LoggedVisit), "visits are watched with log_visits=True only"
         visit.watch = watch
+
+    def watch_closely(self, closely: bool) -> None:
+        """Whether visits that are watched are told with their steps, which takes time."""
+        visit = self._cycle.visit
+        assert isinstance(visit, LoggedVisit), "visits are watched with log_visits=True only"
+        visit.idle = not closely
 
     # What can be read.
 

@@ -60,26 +60,18 @@ class PageScene:
 
 
 @dataclass(frozen=True)
-class Dup:
-    """One KSM page in a chain of equal ones."""
-
-    key: str
-    members: tuple[Member, ...]
-
-
-@dataclass(frozen=True)
 class Node:
     """A place in a tree. content: of its page now, None where that is gone.
 
-    members: who is on it. dups: those of a chain. dead: its page is gone and nobody noticed yet.
-    hidden: there are more places below that are not shown.
+    members: who is on it. dups: of a chain, the members of each of its KSM pages. dead: its page is
+    gone and nobody noticed yet. hidden: there are more places below that are not shown.
     """
 
     key: str
     content: bytes | None
     red: bool = False
     members: tuple[Member, ...] = ()
-    dups: tuple[Dup, ...] = ()
+    dups: tuple[tuple[Member, ...], ...] = ()
     dead: bool = False
     left: Node | None = None
     right: Node | None = None
@@ -115,14 +107,13 @@ Row = Mapping[str, str | tuple[Member, ...]]
 
 @dataclass(frozen=True)
 class Scene:
-    """A moment. cursor: the page that the scanner looked at last. left_out: pages not listed.
+    """A moment. left_out: pages not listed.
 
     figures: what a scanner has beside counters, by name. groups: tables of such, by title.
     """
 
     pages: tuple[PageScene, ...]
     trees: tuple[Tree, ...]
-    cursor: Member | None = None
     left_out: int = 0
     figures: Mapping[str, str] = field(default_factory=dict)
     groups: Mapping[str, tuple[Row, ...]] = field(default_factory=dict)
@@ -135,7 +126,7 @@ def key_of(node: RedBlackNode) -> str:
     if isinstance(node, StableNode):
         return f"k{node.frame.pfn:x}"
     assert isinstance(node, StableChain)
-    return f"c{node.dups[-1].frame.pfn:x}" if node.dups else "c"
+    return f"c{node.id:x}"
 
 
 def content_at(node: RedBlackNode) -> bytes | None:
@@ -202,7 +193,7 @@ def scene_of(
         _tree("unstable", nid, tree.root, places, state)
         for nid, tree in cycle.visit.unstable.trees_by_node()
     ]
-    return Scene(pages, tuple(trees), at, left_out)
+    return Scene(pages, tuple(trees), left_out)
 
 
 _Address = tuple[Mm, Vma | None, int]
@@ -304,7 +295,7 @@ def _node(
     left, right = (_node(child, shown, state) for child in (node.left, node.right))
     hidden = any(child is not None and not shown(child) for child in (node.left, node.right))
     members: tuple[Member, ...] = ()
-    dups: tuple[Dup, ...] = ()
+    dups: tuple[tuple[Member, ...], ...] = ()
     dead = False
     if isinstance(node, RmapItem):
         members = ((node.mm.id, node.address),)
@@ -313,8 +304,8 @@ def _node(
         members = _members(node)
         dead = not node.frame.alive
     elif isinstance(node, StableChain):
-        dups = tuple(Dup(key_of(dup), _members(dup)) for dup in node.dups)
-        members = tuple(member for dup in dups for member in dup.members)
+        dups = tuple(_members(dup) for dup in node.dups)
+        members = tuple(member for dup in dups for member in dup)
     return Node(key_of(node), content_at(node), node.red, members, dups, dead, left, right, hidden)
 
 

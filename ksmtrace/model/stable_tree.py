@@ -304,7 +304,7 @@ class StableTrees:
         assert isinstance(node, StableNode)
         state = self._state
         state.reached[Branch.CHAIN_MADE] += 1
-        chain = StableChain(node.nid, state.clock.now_ns)
+        chain = StableChain(node.frame.pfn, node.nid, state.clock.now_ns)
         self.tree(node.nid).replace(node, chain)
         state.stable_node_chains += 1
         self._add_dup(chain, node)

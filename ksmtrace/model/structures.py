@@ -59,13 +59,14 @@ class StableNode(StableTreeNode):
 class StableChain(StableTreeNode):
     """Several KSM pages with one content, because max_page_sharing limits each.
 
-    dups: newest first, but for those moved to the front. prune_time: when stale ones were last
-    looked for, in nanoseconds.
+    id: the frame number of the page it was made for, which no other gets. dups: newest first, but
+    for those moved to the front. prune_time: when stale ones were last looked for, in nanoseconds.
     """
 
-    __slots__ = ("dups", "prune_time")
+    __slots__ = ("dups", "id", "prune_time")
 
-    def __init__(self, nid: int, prune_time: int) -> None:
+    def __init__(self, number: int, nid: int, prune_time: int) -> None:
+        self.id = number
         self.nid = nid
         self.prune_time = prune_time
         self.dups: list[StableNode] = []

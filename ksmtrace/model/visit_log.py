@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from ksmtrace.model.branches import Branch
 from ksmtrace.model.decisions import Decision, Rule
 from ksmtrace.model.memory import Frame
-from ksmtrace.model.scene import key_of, way_down
+from ksmtrace.model.scene import content_at, key_of, way_down
 from ksmtrace.model.stable_tree import Busy
 from ksmtrace.model.structures import RmapItem
 from ksmtrace.model.unstable_tree import Twin
@@ -25,21 +26,27 @@ class VisitRecord(NamedTuple):
 class LoggedVisit(Visit):
     """A Visit that keeps a record of every step; what it does is the same.
 
-    watch: called with each record when its visit is over, while the scan goes on.
+    watch: called with each record when its visit is over, while the scan goes on; then none is
+    kept. idle: nobody looks closely, so records have no steps.
     """
+
+    idle = False
 
     _steps: list[Decision]
     records: list[VisitRecord]
-    watch: Callable[[VisitRecord], None]
+    watch: Callable[[VisitRecord], None] | None = None
 
     def begin_log(self) -> None:
         """To be called once, before the first visit."""
         self.records = []
-        self.watch = lambda _record: None
         self._steps = []
         inner = self.cmp_and_merge_page
 
         def logged(page: Frame, item: RmapItem) -> None:
+            if self.idle:
+                inner(page, item)
+                self._pass(item)
+                return
             self._steps = []
             inner(page, item)
             if not self._steps:
@@ -50,6 +57,10 @@ class LoggedVisit(Visit):
 
     def skip(self, item: RmapItem) -> None:
         """See `Visit`."""
+        if self.idle:
+            super().skip(item)
+            self._pass(item)
+            return
         more = item.remaining_skips
         again = f", and {more} times more" if more else ""
         self._steps = [Decision(Rule.SKIPPED, f"skipped{again}")]
@@ -58,8 +69,14 @@ class LoggedVisit(Visit):
 
     def _keep(self, item: RmapItem) -> None:
         record = VisitRecord(item.mm.id, item.address, tuple(self._steps))
-        self.records.append(record)
-        self.watch(record)
+        if self.watch is None:
+            self.records.append(record)
+        else:
+            self.watch(record)
+
+    def _pass(self, item: RmapItem) -> None:
+        assert self.watch is not None, "only who watches can look away"
+        self.watch(VisitRecord(item.mm.id, item.address, ()))
 
     def _tell(self, rule: Rule, words: str, tree: str = "", path: tuple[str, ...] = ()) -> None:
         self._steps.append(Decision(rule, words, tree, path))
@@ -67,6 +84,8 @@ class LoggedVisit(Visit):
     def _has_changed(self, page: Frame, item: RmapItem) -> bool:
         first = not item.oldchecksum
         changed = super()._has_changed(page, item)
+        if self.idle:
+            return changed
         checksum = f"checksum {item.oldchecksum:08x}"
         if not changed:
             self._tell(Rule.UNCHANGED, f"{checksum} as before")
@@ -77,8 +96,12 @@ class LoggedVisit(Visit):
         return changed
 
     def _search_stable_tree(self, page: Frame) -> Frame | Busy | None:
+        if self.idle:
+            return super()._search_stable_tree(page)
         root = self.stable.tree(self._state.nid_of(page.nid)).root
-        path = tuple(key_of(node) for node in way_down(root, page.content))
+        way = list(way_down(root, page.content))
+        path = tuple(key_of(node) for node in way)
+        full = bool(way) and content_at(way[-1]) == page.content
         found = super()._search_stable_tree(page)
         if found is page:
             self._tell(Rule.STABLE_ITSELF, "is a KSM page itself")
@@ -87,11 +110,14 @@ class LoggedVisit(Visit):
         elif found is not None:
             self._tell(Rule.STABLE_EQUAL, "stable tree: equal page", "stable", path)
         else:
-            words = "stable tree: none with room" if root else "stable tree: empty"
+            words = "none equal" if root else "empty"
+            words = f"stable tree: {'equal page, but full or dead' if full else words}"
             self._tell(Rule.STABLE_NONE, words, "stable", path)
         return found
 
     def _search_unstable_tree(self, page: Frame, item: RmapItem) -> Twin | None:
+        if self.idle:
+            return super()._search_unstable_tree(page, item)
         root = self.unstable.tree(self._state.nid_of(page.nid)).root
         path = tuple(key_of(node) for node in way_down(root, page.content))
         twin = super()._search_unstable_tree(page, item)
@@ -106,9 +132,16 @@ class LoggedVisit(Visit):
         return twin
 
     def _went_to_the_zero_page(self, page: Frame, item: RmapItem) -> bool:
+        failed = self._state.reached[Branch.ZERO_FAILED]
         went = super()._went_to_the_zero_page(page, item)
-        if went:
+        if self.idle:
+            return went
+        if item.mm.pages.get(item.address) is self._state.memory.zero_frame:
             self._tell(Rule.ZERO_PAGE, "full of zeroes: mapped to the zero page")
+        elif went:
+            self._tell(Rule.FAILED, "full of zeroes, but its region is not mergeable any more")
+        elif self._state.reached[Branch.ZERO_FAILED] != failed:
+            self._tell(Rule.FAILED, "map to the zero page: failed")
         return went
 
     def _merge_with_ksm_page(

@@ -6,11 +6,14 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from rich.cells import cell_len
+from rich.console import Console
 from rich.text import Text
 
 from ksmtrace.amounts import count
 from ksmtrace.lessons.frames import Frame, Kind, View
 from ksmtrace.lessons.lesson import Lesson, Question
+from ksmtrace.lessons.stepping import LETTERS
 from ksmtrace.processes.identity import clean
 from ksmtrace.views.lesson_pages import AROUND, page_map, page_table
 from ksmtrace.views.lesson_words import (
@@ -19,13 +22,15 @@ from ksmtrace.views.lesson_words import (
     content_words,
     does_words,
     place_words,
+    region_of,
     tree_words,
     where_words,
 )
 from ksmtrace.views.tree import draw_tree
 
-_LETTERS = "abcdefghi"
 _MOST_EVENTS = 6
+_CONSOLE = Console(width=80)
+"""What wraps text; nothing is printed on it."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,7 @@ def render_frame(lesson: Lesson, frame: Frame, look: Look) -> list[Text]:
         sections.append(_Section(_opening(lesson, frame, look.width), 8, 99))
     elif frame.kind is Kind.CLOSING:
         sections.append(_Section(_words(frame.text, look.width, "default"), 8, 99))
+        sections.append(_Section(_otherwise(frame, look.width), 8, 4))
         if lesson.reading:
             sections.append(
                 _Section(_words(f"Read on: {', '.join(lesson.reading)}", look.width, "dim"), 3)
@@ -88,6 +94,9 @@ def _opening(lesson: Lesson, frame: Frame, width: int) -> list[Text]:
     if lesson.goal:
         lines += [Text(""), *_words(f"Afterwards you can: {lesson.goal}", width, "cyan")]
     lines.append(Text(""))
+    notes = [f"{place.name}: {place.profile.note}" for place in lesson.places if place.profile.note]
+    for note in notes:
+        lines += _words(note, width, "yellow")
     facts = [f"shown on {', '.join(place.name for place in lesson.places)}"]
     if lesson.minutes:
         facts.append(f"about {lesson.minutes} minutes")
@@ -106,6 +115,8 @@ def _body(frame: Frame, look: Look) -> list[_Section]:
         sections.append(_Section(_words(verb + does_words(frame.does), width, "dim")[:2], 6, 1))
     if frame.text:
         sections.append(_Section(_words(frame.text, width, "cyan"), 8, 99))
+    if frame.unmet:
+        sections.append(_Section(_otherwise(frame, width), 8, 4))
     if frame.note:
         sections.append(_Section(_words(f"({frame.note})", width, "yellow"), 7, 1))
     if frame.question is not None:
@@ -118,6 +129,14 @@ def _body(frame: Frame, look: Look) -> list[_Section]:
     return sections
 
 
+def _otherwise(frame: Frame, width: int) -> list[Text]:
+    """What the words above don't fit: they were written for another kernel, or are wrong."""
+    lines: list[Text] = []
+    for words in frame.unmet:
+        lines += _words(f"Otherwise than written: {words}.", width, "bold yellow", hang=2)
+    return lines
+
+
 def _question(question: Question, look: Look) -> list[Text]:
     lines = _words(f"What will happen? {question.question}", look.width, "bold yellow")
     for number, answer in enumerate(question.answers):
@@ -125,7 +144,7 @@ def _question(question: Question, look: Look) -> list[Text]:
         wrong = look.answered and number == look.answer and not right
         mark = "✓" if right else "✗" if wrong else " "
         style = "bold green" if right else "red" if wrong else "default"
-        lines += _words(f"{mark} {_LETTERS[number]}) {answer}", look.width, style, hang=5)
+        lines += _words(f"{mark} {LETTERS[number]}) {answer}", look.width, style, hang=5)
     if look.answered:
         lines += _words(question.because, look.width, "green")
     return lines
@@ -254,7 +273,7 @@ def _figures(view: View, width: int) -> list[Text]:
             cells = [
                 f"{value:>9}"
                 if isinstance(value, str)
-                else " ".join(view.name(member).partition("[")[0] for member in value)
+                else " ".join(region_of(view.name(member)) for member in value)
                 for value in row.values()
             ]
             lines.append(Text(f"{'':{len(title)}}  {'  '.join(cells)}")[:width])
@@ -283,13 +302,15 @@ def _words(text: str, width: int, style: str, *, indent: int = 0, hang: int = 0)
     """Words in lines. A line of the text begins a new one."""
     lines: list[Text] = []
     for line in text.strip().split("\n"):
-        wrapped = textwrap.wrap(
-            clean(" ".join(line.split())),
-            width,
-            initial_indent=" " * indent,
-            subsequent_indent=" " * hang,
-        )
-        lines += [Text(part, style=style) for part in wrapped or [""]]
+        words = clean(" ".join(line.split()))
+        room, before = width - indent, " " * indent
+        parts = [words]
+        if cell_len(words) > room:
+            # Characters may be two cells wide, which textwrap doesn't know.
+            parts = [part.plain.rstrip() for part in Text(words).wrap(_CONSOLE, width - hang)]
+        for part in parts:
+            lines.append(Text(before + part, style=style))
+            before = " " * hang
     return lines
 
 

@@ -16,6 +16,7 @@ from ksmtrace.views.lesson_words import (
     does_words,
     ksm_page_names,
     place_words,
+    region_of,
     standing_words,
     tree_words,
     where_words,
@@ -60,6 +61,7 @@ def frame_as_dict(frame: Frame) -> dict[str, Any]:
         "does": does_words(frame.does),
         "text": frame.text,
         "note": frame.note,
+        "unmet": list(frame.unmet),
         "question": None
         if question is None
         else {
@@ -127,7 +129,7 @@ def _row(view: View, row: Mapping[str, Any]) -> dict[str, str]:
     return {
         key: value
         if isinstance(value, str)
-        else " ".join(view.name(member).partition("[")[0] for member in value)
+        else " ".join(region_of(view.name(member)) for member in value)
         for key, value in row.items()
     }
 
@@ -155,7 +157,7 @@ def _node(view: View, node: Node | None) -> dict[str, Any] | None:
         "dead": node.dead,
         "hidden": node.hidden,
         "pages": [view.name(member) for member in node.members],
-        "dups": [len(dup.members) for dup in node.dups],
+        "dups": [len(dup) for dup in node.dups],
         "left": _node(view, node.left),
         "right": _node(view, node.right),
     }

@@ -11,25 +11,23 @@ from ksmtrace.amounts import UNKNOWN, count
 from ksmtrace.lessons.frames import View
 from ksmtrace.model.scene import PageScene, Scene, Standing
 from ksmtrace.views.lesson_words import (
+    MARKS,
     checksum_words,
     content_words,
     ksm_page_names,
+    region_of,
     standing_words,
 )
 
 FEW = 12
 """Pages that are told in a table; more of them in a map, and those around the cursor besides."""
 AROUND = 5
-_SIGNS = {
-    Standing.NOT_THERE: ("·", "dim"),
-    Standing.NOT_MERGEABLE: ("-", "dim"),
-    Standing.UNSEEN: ("?", "dim"),
-    Standing.WAITS: ("w", "yellow"),
-    Standing.UNSTABLE: ("u", "cyan"),
-    Standing.INHERITED: ("i", "green"),
-    Standing.COPIED: ("!", "bold red"),
-    Standing.ZERO: ("0", "bold magenta"),
-    Standing.SWAPPED: ("s", "dim"),
+_STYLES = {
+    Standing.WAITS: "yellow",
+    Standing.UNSTABLE: "cyan",
+    Standing.INHERITED: "green",
+    Standing.COPIED: "bold red",
+    Standing.ZERO: "bold magenta",
 }
 _LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _MERGED = "bold green"
@@ -73,7 +71,7 @@ def page_map(view: View, scene: Scene, width: int) -> list[Text]:
         return []
     regions: dict[str, list[PageScene]] = {}
     for page in scene.pages:
-        region = view.name((page.mm, page.address)).partition("[")[0].partition(":")[0]
+        region = region_of(view.name((page.mm, page.address)))
         regions.setdefault(region, []).append(page)
     letters: dict[str, str] = {}
     label = min(20, max(map(len, regions)))
@@ -98,15 +96,15 @@ def _sign(page: PageScene, letters: dict[str, str], view: View) -> tuple[str, st
         sign = letters.setdefault(page.ksm_page, _LETTERS[len(letters) % len(_LETTERS)])
         style = _MERGED
     else:
-        sign, style = _SIGNS.get(page.standing, ("?", ""))
+        sign, style = MARKS[page.standing], _STYLES.get(page.standing, "dim")
     return sign, f"{style} reverse" if (page.mm, page.address) == view.visit else style
 
 
 def _legend(used: dict[Standing, None]) -> Iterator[str]:
     if Standing.MERGED in used:
         yield "A, B, ... on a KSM page, the same letter the same page"
-    for standing, (sign, _) in _SIGNS.items():
-        if standing in used:
+    for standing, sign in MARKS.items():
+        if standing in used and standing is not Standing.MERGED:
             yield f"{sign} {standing.value}"
 
 

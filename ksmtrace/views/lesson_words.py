@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from ksmtrace.amounts import UNKNOWN, count, seconds
@@ -12,6 +13,21 @@ from ksmtrace.model.scene import Node, PageScene, Standing, Tree
 from ksmtrace.processes.identity import clean
 
 USUAL = ("pages_shared", "pages_sharing", "pages_unshared", "pages_volatile")
+MARKS: Mapping[Standing, str] = MappingProxyType(
+    {
+        Standing.NOT_THERE: "·",
+        Standing.NOT_MERGEABLE: "-",
+        Standing.UNSEEN: "?",
+        Standing.WAITS: "w",
+        Standing.UNSTABLE: "u",
+        Standing.MERGED: "m",
+        Standing.INHERITED: "f",
+        Standing.COPIED: "!",
+        Standing.ZERO: "0",
+        Standing.SWAPPED: "s",
+    }
+)
+"""A sign for each way in which a page stands."""
 _LAG = ("pages_scanned",)
 """Counters that ksmd brings up to date after the visit: not told in the middle of it."""
 _LONGEST_CONTENT = 20
@@ -41,7 +57,7 @@ def place_words(node: Node) -> str:
     """A place in a tree: its content, and how many pages are on it."""
     words = content_words(node.content) if node.content is not None else "gone"
     if node.dups:
-        return f"{words}×{'+'.join(str(len(dup.members)) for dup in node.dups)}"
+        return f"{words}×{'+'.join(str(len(dup)) for dup in node.dups)}"
     return f"{words}×{len(node.members)}" if node.key.startswith("k") else words
 
 
@@ -90,6 +106,11 @@ def ksm_page_names(view: View) -> dict[str, str]:
         for content, keys in by_content.items()
         for number, key in enumerate(keys, start=1)
     }
+
+
+def region_of(page: str) -> str:
+    """The region's name in a page's: `a.heap` of `a.heap[3]`, the process in a recording's."""
+    return page.partition("[")[0].partition(":")[0]
 
 
 def does_words(does: Mapping[str, Any]) -> str:

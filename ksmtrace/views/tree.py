@@ -39,17 +39,16 @@ def draw_tree(
     *,
     path: Collection[str] = (),
     found: Collection[str] = (),
-    levels: int | None = None,
 ) -> list[Text]:
     """The rows. label: a place's name.
 
     path: keys of places that were compared with, marked by an arrow. found: keys of places to be
-    seen at once. levels: most rows. Red places stand in parentheses, places with more below that
+    seen at once. Red places stand in parentheses, places with more below that
     isn't shown end in ….
     """
     if tree.listed or tree.root is None:
         return _list(tree, label, width, path, found)
-    most = levels if levels is not None else 1 << 30
+    most = 1 << 30
     for longest in (40, 24, 16, 12, 8, 6, _SHORTEST):
         places = list(_places(tree.root, label, 0, most, path, longest))
         if _arrange(places) <= width:

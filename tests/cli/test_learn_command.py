@@ -42,12 +42,18 @@ def test_without_a_terminal_all_stops_are_printed(capsys: pytest.CaptureFixture[
     code, out, err = run(capsys, "why-two-scans")
     assert (code, err) == (Exit.OK, "")
     told = json.loads(run(capsys, "why-two-scans", "--json")[1])
-    assert out.count("stop ") >= len(told["stops"])
+    printed = [int(number) for number in re.findall(r"  stop (\d+)  ", out)]
+    assert printed == list(range(1, len(told["stops"]) + 1))
     assert told["stops"][0]["kind"] == "opening"
     assert "scan 2, visit 2 of 3" in out
     only = run(capsys, "why-two-scans", "--scan", 2)[1]
-    assert "visit 1 of 3" in only
-    assert "scan 1" not in only
+    wanted = [
+        number
+        for number, stop in enumerate(told["stops"], start=1)
+        if (stop["scan"] == 2 and stop["where"] != "before scan 3")
+        or stop["where"] == "before scan 2"
+    ]
+    assert [int(number) for number in re.findall(r"  stop (\d+)  ", only)] == wanted
 
 
 def test_another_scanner_shows_another_behaviour(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,9 +71,15 @@ def test_another_scanner_shows_another_behaviour(capsys: pytest.CaptureFixture[s
     [
         (["none-such"], "there is no lesson none-such", Exit.USAGE),
         (["why-two-scans", "--on", "ksm:1.0"], "1.0", Exit.USAGE),
-        (["why-two-scans", "--on", "host"], "models only", Exit.USAGE),
+        (["why-two-scans", "--on", "host"], "the real ksmd beside one is --live", Exit.USAGE),
+        (["why-two-scans", "--scan", "99"], "its last one is scan 6", Exit.USAGE),
+        (["why-two-scans", "--backend", "core"], "--backend goes with --live", Exit.USAGE),
+        (["why-two-scans", "--live", "--on", "ksm:6.1"], "contradict", Exit.USAGE),
+        (["why-two-scans", "--html", "x.html", "--json"], "contradict", Exit.USAGE),
+        (["--live"], "--live needs a lesson", Exit.USAGE),
+        (["--html", "x.html"], "--html needs a lesson", Exit.USAGE),
         (["why-two-scans", "--pid", "5"], "--pid is for recordings", Exit.USAGE),
-        (["ksm-against-uksm", "--live"], "compares scanners", Exit.USAGE),
+        (["ksm-against-uksm", "--live"], "not for the real ksmd", Exit.USAGE),
         ([RECORDINGS / "first-merges.ksm", "--live"], "has been live", Exit.USAGE),
         ([RECORDINGS / "two-guests.ksm"], "doesn't tell what pages held", Exit.BAD_RECORDING),
         ([RECORDINGS], "", Exit.BAD_RECORDING),
@@ -94,6 +106,56 @@ def test_a_lesson_with_a_mistake_names_file_and_line(
     assert f"{file}:3: ask must have question, answers, right, because" in err
 
 
+def test_an_expectation_that_is_not_met_is_told_at_its_step_and_by_the_exit_code(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text(
+        'title = "x"\n[[step]]\nmap = "a.heap"\npages = 3\n'
+        'expect = { pages_shared = 7, events = ["NEW a.heap[1]"] }\n'
+    )
+    code, out, _ = run(capsys, file)
+    assert code == Exit.DIFFERENCES
+    assert "Otherwise than written: on ksm:6.18, pages_shared is 0; the lesson expects 7." in out
+    assert "the events are ENTER a; the lesson expects NEW a.heap[1]" in " ".join(out.split())
+
+
+def test_on_another_kernel_each_step_says_what_its_words_do_not_fit(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code, out, _ = run(capsys, "why-two-scans", "--on", "ksm:6.10")
+    assert code == Exit.OK
+    assert "Otherwise than written: on ksm:6.10, pages_sharing is 3; the lesson expects 2." in out
+    assert str(Path(__file__).parents[2]) not in out
+
+
+def test_a_file_without_steps_is_no_lesson(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("")
+    code, _, err = run(capsys, file)
+    assert code == Exit.USAGE
+    assert "it has no [[step]]" in err
+
+
+def test_a_terminal_that_cannot_be_drawn_on_gets_all_stops_printed() -> None:
+    primary, secondary = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ksmtrace.cli.main", "learn", "why-two-scans"],
+        stdin=secondary,
+        stdout=secondary,
+        stderr=secondary,
+        env={**os.environ, "TERM": "dumb"},
+    )
+    text = read_until(primary, "what to remember")
+    assert "can't be drawn on (TERM), so all stops are printed" in text
+    assert "\x1b[?" not in text
+    assert process.wait(20) == Exit.OK
+    os.close(primary)
+    os.close(secondary)
+
+
 def test_a_recorded_lab_run_is_stepped_beside_what_was_recorded(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -115,7 +177,8 @@ def test_in_a_terminal_keys_steer_and_it_is_left_as_it_was() -> None:
     screen = read_until(primary, "1  before it begins")
     for key, words in [
         (b"\r", "done: map = a.heap"),
-        (b"g2\r", "scan 2, visit 1 of 3"),
+        (b"g2\r", "before scan 2"),
+        (b"n", "scan 2, visit 1 of 3"),
         (b"n", "scan 2, visit 2 of 3"),
         (b"b", "scan 2, visit 1 of 3"),
         (b"?", "jump to scan 3"),

@@ -45,7 +45,7 @@ def test_a_good_one_has_its_questions_by_step() -> None:
         ("number = 3", "number = true", "number must be a whole number"),
         ("number = 3", "level = 3", r"\[lesson\] has no 'level'"),
         ('"ksm:6.1", ', '"ksm:6.1", "ksm:6.4", "ksm:6.6", ', "at most 3"),
-        ('"ksm:6.1", ', '"host", ', "models only"),
+        ('"ksm:6.1", ', '"host", ', "names models"),
         ('"ksm:6.1", ', '"ksm:6.18", ', "twice"),
         ('"ksm:6.1", ', "6, ", "list of texts"),
         ("right = 2", "right = 3", "x.toml:10.*right must be from 1 to 2"),

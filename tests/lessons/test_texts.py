@@ -36,6 +36,7 @@ TOPICS = {
     "numa-trees", "fast-changing-pages", "releases-to-6.6", "releases-to-6.12", "pages-sharing",
     "uksm", "ksm-against-uksm", "nothing-merges",
 }  # fmt: skip
+MODEL = parse_where("ksm:6.18")
 LONGEST = {"say": 300, "intro": 300, "question": 200, "because": 330, "answer": 72}
 
 
@@ -180,6 +181,95 @@ def test_sorted_keys_nearly_reach_the_bound_as_that_lesson_says(doublings: int) 
     enough = 3 * 2 ** (doublings - 1) - 2
     assert height(sorted_tree(enough).root) == 2 * doublings - 1
     assert height(sorted_tree(enough - 1).root) == 2 * doublings - 2
+
+
+def scenario(knobs: str, *steps: str) -> Plan:
+    """Steps in one line each, as in a scenario file."""
+    text = f'title = "Said in a lesson"\nknobs = {{ {knobs} }}\n'
+    text += "".join("[[step]]\n" + step.replace("; ", "\n") + "\n" for step in steps)
+    return lesson_of(parse_scenario(text, "said.toml"), "said").plan
+
+
+def twins(before: int, *steps: str) -> Plan:
+    """Smart scan: a page from the beginning, and an equal one that appears after some scans."""
+    return scenario(
+        "smart_scan = 1",
+        'map = "a.old"; pages = 1', 'write = "a.old"; content = "melon"', f"scan = {before}",
+        'map = "a.new"; pages = 1', 'write = "a.new"; content = "melon"', *steps,
+    )  # fmt: skip
+
+
+def test_some_twins_never_meet_and_others_as_late_as_the_lesson_says() -> None:
+    late = {0: 14, 1: 4, 2: 3, 3: 2, 5: 9, 8: 6}
+    for phase in range(9):
+        for before in (9 + phase, 18 + phase):
+            after = late.get(phase)
+            steps = (
+                (f"scan = {after - 1}; expect = {{ pages_shared = 0 }}",
+                 "scan = 1; expect = { pages_shared = 1 }")
+                if after
+                else ("scan = 100; expect = { pages_shared = 0, events = [] }",)
+            )  # fmt: skip
+            assert [str(one) for one in unmet(twins(before, *steps), MODEL)] == [], before
+    closing = LESSONS["smart-scan"].closing
+    assert "six of nine lead to a merge, after 2, 3, 4, 6, 9 or 14 scans, three to none" in closing
+    assert sorted(late.values()) == [2, 3, 4, 6, 9, 14]
+
+
+def test_memory_filled_anew_begins_at_age_0_while_a_write_changes_nothing() -> None:
+    """The old page is visited in scans 32 and 41; filled before 38, the new one in 38 to 41."""
+    rewritten = twins(
+        13, "scan = 18", 'write = "a.new"; content = "plum"', "scan = 9",
+        'write = "a.new"; content = "melon"',
+        "scan = 1000; expect = { pages_shared = 0, events = [] }",
+    )  # fmt: skip
+    assert unmet(rewritten, MODEL) == []
+    anew = twins(
+        13, "scan = 17", 'discard = "a.new"', "scan = 7", 'write = "a.new"; content = "melon"',
+        "scan = 3; expect = { full_scans = 40, pages_shared = 0 }",
+        "scan = 1; expect = { pages_shared = 1 }",
+    )  # fmt: skip
+    assert [str(one) for one in unmet(anew, MODEL)] == []
+
+
+def test_what_a_late_6_1_does_with_inaccessible_pages_is_as_the_lesson_says() -> None:
+    plan = scenario(
+        "smart_scan = 0",
+        'map = "a.guard"; pages = 2', 'write = "a.guard"; content = "plum"',
+        'map = "a.heap"; pages = 2', 'write = "a.heap"; content = "melon"',
+        "scan = 2; expect = { pages_shared = 2, pages_sharing = 2 }",
+        'write = "a.guard"; content = "lemon"', 'protect = "a.guard"; access = "none"',
+        'map = "b.guard"; pages = 1', 'write = "b.guard"; content = "melon"',
+        'protect = "b.guard"; access = "none"',
+        "scan = 4; expect = { pages_shared = 1, pages_sharing = 2 }",
+    )  # fmt: skip
+    assert [str(one) for one in unmet(plan, parse_where("ksm:6.1.192"))] == []
+    assert unmet(plan, parse_where("ksm:6.1"))
+    assert unmet(plan, parse_where("ksm:6.0"))
+
+
+def test_full_ksm_pages_may_become_one_for_each_mapping_as_the_lesson_says() -> None:
+    plan = scenario(
+        "smart_scan = 0, max_page_sharing = 4",
+        'map = "a.heap"; pages = 40', 'write = "a.heap"; content = "melon"',
+        "scan = 2; expect = { pages_shared = 10, pages_sharing = 30 }",
+        *(f'discard = "a.heap[{first}:{first + 3}]"' for first in range(1, 40, 4)),
+        "scan = 5; expect = { pages_shared = 10, pages_sharing = 0, events = [] }",
+    )  # fmt: skip
+    assert [str(one) for one in unmet(plan, MODEL)] == []
+
+
+def test_a_moved_ksm_page_with_one_mapping_leaves_the_books_as_the_lesson_says() -> None:
+    plan = scenario(
+        "smart_scan = 0, merge_across_nodes = 0",
+        'map = "a.heap"; pages = 2', 'write = "a.heap"; content = "melon"',
+        'map = "b.heap"; pages = 2; node = 1', 'write = "b.heap"; content = "melon"',
+        "scan = 2; expect = { pages_shared = 2, pages_sharing = 2 }",
+        'discard = "a.heap[0]"', "scan = 1; expect = { pages_shared = 2, pages_sharing = 1 }",
+        'migrate = "a.heap[1]"; node = 1',
+        *(2 * ('scan = 1; expect = { pages_shared = 1, events = ["ADD! a.heap[1]"] }',)),
+    )  # fmt: skip
+    assert [str(one) for one in unmet(plan, MODEL)] == []
 
 
 def test_a_lesson_file_is_read_from_anywhere(tmp_path: Path) -> None:

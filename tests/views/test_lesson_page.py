@@ -20,8 +20,9 @@ from ksmtrace.lessons.lesson import find_lesson, lesson_of, read_lesson
 from ksmtrace.lessons.play import play
 from ksmtrace.model.scene import Standing
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.html.lesson import MOST_EVENTS, MOST_LISTED, STATES, lesson_page
+from ksmtrace.views.html.lesson import CLASSES, MOST_EVENTS, MOST_LISTED, lesson_page
 from ksmtrace.views.lesson_data import frames_as_dicts
+from ksmtrace.views.lesson_words import MARKS
 
 RECORDINGS = Path(__file__).parents[2] / "recordings"
 CONTROLS = re.compile(r"[\x00-\x09\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
@@ -76,8 +77,8 @@ def test_the_plan_says_where_stops_questions_and_scans_are() -> None:
 
 
 def test_however_a_page_may_stand_it_has_a_colour_and_a_mark_of_its_own() -> None:
-    assert set(STATES) == set(Standing)
-    assert len(set(STATES.values())) == len(STATES)
+    assert set(CLASSES) == set(MARKS) == set(Standing)
+    assert len(set(MARKS.values())) == len(MARKS)
 
 
 def test_all_words_are_there_without_scripts() -> None:

@@ -13,8 +13,9 @@ from support.lesson_pages import HOSTILE, hostile_lesson
 from ksmtrace.lessons.lesson import find_lesson, read_lesson
 from ksmtrace.lessons.play import play
 from ksmtrace.processes.identity import clean
-from ksmtrace.views.html.lesson import STATES, lesson_page
+from ksmtrace.views.html.lesson import lesson_page
 from ksmtrace.views.lesson_data import frames_as_dicts
+from ksmtrace.views.lesson_words import MARKS
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -140,7 +141,7 @@ def check(driver: Chrome, page: Page, number: int) -> None:
             ]
             for node in places(tree["root"])
         ]
-    marks = {standing.name.lower(): mark for standing, (_, mark) in STATES.items()}
+    marks = {standing.name.lower(): mark for standing, mark in MARKS.items()}
     assert told["pages"] == [
         [("▸" if row["looked_at"] else "") + row["page"], row["holds"],
          marks[row["standing"]] + row["stands"]]

@@ -13,7 +13,7 @@ from ksmtrace.kernel.costs import DEFAULT, Costs
 from ksmtrace.kernel.releases import Behaviour, profile
 from ksmtrace.model.clock import Clock
 from ksmtrace.model.memory import Memory, Mm
-from ksmtrace.model.scene import Member, Scene
+from ksmtrace.model.scene import Scene
 from ksmtrace.model.stream import ModelStream
 from ksmtrace.model.uksm.coverage import Coverage
 from ksmtrace.model.uksm.governors import MEMCMP_COST, STRENGTH
@@ -208,9 +208,9 @@ class UksmScanner:
 
     # What can be read.
 
-    def scene(self, *, at: Member | None = None) -> Scene:
+    def scene(self) -> Scene:
         """Every page's standing, trees and rungs, as plain data; see `scene.scene_of`."""
-        return scene_of(self._state, self._daemon, at)
+        return scene_of(self._state, self._daemon)
 
     @property
     def counters(self) -> dict[str, int]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from ksmtrace.kernel.uksm import RUNGS
 from ksmtrace.model.content import PAGE_SIZE
 from ksmtrace.model.memory import Frame, Mm
-from ksmtrace.model.scene import Member, Node, PageScene, Row, Scene, Standing, Tree
+from ksmtrace.model.scene import Node, PageScene, Row, Scene, Standing, Tree
 from ksmtrace.model.uksm.state import State
 from ksmtrace.model.uksm.structures import Item, ItemState, StableNode
 from ksmtrace.model.uksm.wakeup import WakeUp
 
 
-def scene_of(state: State, daemon: WakeUp, at: Member | None = None) -> Scene:
-    """The present moment. at: the page looked at.
+def scene_of(state: State, daemon: WakeUp) -> Scene:
+    """The present moment.
 
     Trees are told as what they are searched by: the hash. Their places come in order of it.
     """
@@ -39,7 +39,6 @@ def scene_of(state: State, daemon: WakeUp, at: Member | None = None) -> Scene:
     return Scene(
         pages,
         (_listed("stable", stable), _listed("unstable", unstable)),
-        at,
         figures={
             "sampling strength": f"{state.strength.value:,} of a page's 1,024 words",
             "full rounds done": f"{state.full_round - 1:,}",

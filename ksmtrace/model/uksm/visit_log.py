@@ -24,16 +24,12 @@ class LoggedVisit(Visit):
         mm, address = slot.mm, slot.address_of(index)
         page = mm.pages.get(address)
         was_ksm = page is not None and page.ksm
-        merged_before = self._state.pages_shared + self._state.pages_sharing
         super().look(slot, index)
-        merged = self._state.pages_shared + self._state.pages_sharing - merged_before
-        decision = self._told(slot, index, page, was_ksm=was_ksm, merged=merged)
+        decision = self._told(slot, index, page, was_ksm=was_ksm)
         self.watch(VisitRecord(mm.id, address, (decision,)))
 
-    def _told(
-        self, slot: Slot, index: int, page: Frame | None, *, was_ksm: bool, merged: int
-    ) -> Decision:
-        """What became of a look at `page`. merged: mappings that joined merged pages."""
+    def _told(self, slot: Slot, index: int, page: Frame | None, *, was_ksm: bool) -> Decision:
+        """What became of a look at `page`. was_ksm: it was a merged page before."""
         state = self._state
         if page is None:
             return Decision(Rule.UKSM_ABSENT, "no page there")
@@ -45,9 +41,11 @@ class LoggedVisit(Visit):
         item = slot.items.get(index)
         standing = item.state if item is not None else ItemState.NONE
         if standing is ItemState.STABLE:
-            if was_ksm and not merged:
+            stayed = slot.mm.pages.get(slot.address_of(index)) is page
+            if was_ksm and stayed:
                 return Decision(Rule.UKSM_ALREADY, "already merged")
-            if merged > 1:
+            if stayed:
+                # Of two twins the one that is looked at keeps its frame.
                 return Decision(Rule.UKSM_TWIN, f"{hashed}: a waiting page is equal; merged")
             return Decision(Rule.UKSM_JOINED, f"{hashed}: a merged page is equal; joined")
         if standing is ItemState.UNSTABLE:

@@ -25,21 +25,21 @@ from ksmtrace.views.html.markup import Html, element, joined, note, paragraph, w
 from ksmtrace.views.html.packing import packed
 from ksmtrace.views.html.page import asset, render_page
 from ksmtrace.views.lesson_data import frames_as_dicts, lesson_as_dict
-from ksmtrace.views.lesson_words import USUAL
+from ksmtrace.views.lesson_words import MARKS, USUAL
 
-STATES: Mapping[Standing, tuple[str, str]] = {
-    Standing.NOT_THERE: ("absent", ""),
-    Standing.NOT_MERGEABLE: ("never", "–"),
-    Standing.UNSEEN: ("never", "·"),
-    Standing.WAITS: ("unknown", "w"),
-    Standing.UNSTABLE: ("waiting", "u"),
-    Standing.MERGED: ("merged", "m"),
-    Standing.INHERITED: ("inherited", "f"),
-    Standing.COPIED: ("broken", "x"),
-    Standing.ZERO: ("zero", "0"),
-    Standing.SWAPPED: ("unknown", "s"),
+CLASSES: Mapping[Standing, str] = {
+    Standing.NOT_THERE: "absent",
+    Standing.NOT_MERGEABLE: "never",
+    Standing.UNSEEN: "never",
+    Standing.WAITS: "unknown",
+    Standing.UNSTABLE: "waiting",
+    Standing.MERGED: "merged",
+    Standing.INHERITED: "inherited",
+    Standing.COPIED: "broken",
+    Standing.ZERO: "zero",
+    Standing.SWAPPED: "unknown",
 }
-"""Of how a page stands: the class that colours it, and the mark it bears."""
+"""Of how a page stands: the class that colours it."""
 _KINDS = {
     Kind.OPENING: "o",
     Kind.BEFORE: "b",
@@ -164,8 +164,8 @@ def _plan(
         "shown": _shown_counters(told),
         "meanings": {counter.name: counter.meaning for counter in COUNTERS},
         "states": {
-            standing.name.lower(): {"class": cls, "mark": mark, "words": standing.value}
-            for standing, (cls, mark) in STATES.items()
+            standing.name.lower(): {"class": cls, "mark": MARKS[standing], "words": standing.value}
+            for standing, cls in CLASSES.items()
         },
     }
 
