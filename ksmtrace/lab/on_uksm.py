@@ -19,7 +19,10 @@ from ksmtrace.model.clock import Clock
 from ksmtrace.model.memory import Memory, Mm
 from ksmtrace.model.uksm.scanner import UksmScanner
 
-_SCAN_IS = "a scan is: until every page was visited once; full_scans are UKSM's own rounds"
+_SCAN_IS = (
+    "a scan is: until every page was visited once, but for regions that UKSM passes over;"
+    " full_scans are UKSM's own rounds"
+)
 
 
 def check_uksm(plan: Plan) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from ksmtrace.events.batch import EventBatch, concatenate
 from ksmtrace.kernel.costs import DEFAULT
+from ksmtrace.lab import operations as op
 from ksmtrace.lab.needs import OWN_PACE, needs_of
 from ksmtrace.lab.notation import without_scans
 from ksmtrace.lab.on_model import ModelStage
@@ -87,8 +88,7 @@ class Watched:
 
     def do(self, step: PlannedStep, times: Iterator[Observation], *, stops: bool) -> Iterator[Act]:
         """Do a step, one operation after the other. stops: whether visits are shown."""
-        self._stops = stops
-        self._watch_closely(stops)
+        self._look_closely(step, stops=stops)
         for seen in self._stage.observe(step, times):
             told = (*self._told, *seen.told)
             whole = replace(seen, events=concatenate([*self._held, seen.events]), told=told)
@@ -97,8 +97,14 @@ class Watched:
             rest = seen.told if self._views else told
             yield Act(self._views, self._looks, self._view(rest, refused=seen.refused or ""), whole)
             self._views, self._held, self._told, self._looks = [], [], [], 0
-            self._stops = stops
-            self._watch_closely(stops)
+            self._look_closely(step, stops=stops)
+
+    def _look_closely(self, step: PlannedStep, *, stops: bool) -> None:
+        """Make ready for the visits of an operation; those of a large scan aren't looked at."""
+        scans = any(isinstance(operation, op.Scan) for operation in step.operations)
+        pages = sum(len(mm.pages) for mm in self._stage.memory.mms if mm.mergeable)
+        self._stops = stops and not (scans and pages > MOST_VISITS)
+        self._watch_closely(self._stops)
 
     def _watch_closely(self, closely: bool) -> None:
         if isinstance(self._stage, ModelStage) and self._told_visits:
