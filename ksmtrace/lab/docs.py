@@ -76,9 +76,10 @@ take the CPU time that their work costs, and sleep_millisecs between them.
 `--on uksm:full` performs a scenario on the [model of UKSM](uksm.md): `uksm:` and a governor (full,
 medium, low or quiet), as released; a `-` and the name of a quirk switches that off, as in
 `uksm:full-ghost-freeze`, and `uksm:full-quirks` all of them. A scan is there: wake-ups until each
-page was visited once. KSM's knobs do nothing but `run`, and a note says so; `batch`, `swap_out` and
-`migrate` are refused. What a scenario expects is of KSM, and not held against UKSM; counters stand
-beside KSM's by their own names, and neither they nor events are compared with KSM's.
+page was visited once, but for regions that UKSM passes over. KSM's knobs do nothing but `run`, and
+a note says so; `batch`, `swap_out` and `migrate` are refused. What a scenario expects of KSM is not
+held against UKSM; counters stand beside KSM's by their own names, and neither they nor events are
+compared with KSM's.
 
 ## Steps
 """
