@@ -45,7 +45,7 @@ class _Parser(argparse.ArgumentParser):
         if message and file is not None and file is sys.stdout:
             file.write(message)
         else:
-            super()._print_message(message, file)
+            super()._print_message(_harmless(message) if message else message, file)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -112,9 +112,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except KsmtraceError as error:
-        print(f"ksmtrace: {error.message}", file=sys.stderr)
+        _say(f"ksmtrace: {error.message}")
         for line in _wrapped(error.hint or ""):
-            print(_INDENT + line, file=sys.stderr)
+            _say(_INDENT + line)
         return error.exit_code
     except KeyboardInterrupt:
         print("ksmtrace: interrupted", file=sys.stderr)
@@ -122,7 +122,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
             what = f"{error.strerror} ({error.filename})" if error.filename else str(error)
-            print(f"ksmtrace: {what}", file=sys.stderr)
+            _say(f"ksmtrace: {what}")
         # What still waits for a full disk would be tried once more at the end, and told in
         # Python's words.
         try:
@@ -146,6 +146,17 @@ def _run(arguments: list[str]) -> int:
         return Exit.USAGE
     code: int = _module(args.verb).run(args)
     return code
+
+
+def _say(words: str) -> None:
+    print(_harmless(words), file=sys.stderr)
+
+
+def _harmless(words: str) -> str:
+    """The same lines with what could steer a terminal escaped: a file's name may hold anything."""
+    from ksmtrace.processes.identity import clean
+
+    return "\n".join(map(clean, words.split("\n")))
 
 
 def _open_closed_streams() -> None:

@@ -23,6 +23,18 @@ _OF_THE_PAIR = 2
 """Mappings of a new KSM page: the page it was made of, and that page's twin."""
 
 
+def surely_new(unshared: Mask, own: Mask, born_ts: U64, entered_ts: U64) -> Mask:
+    """For pages that ksmd had seen before: whether none was a mapping of the KSM page already.
+
+    unshared: the KSM page was made of a frame that was nobody else's. own: of a page of the same
+    address space. born_ts: when, 0 if not known. entered_ts: when that address space began.
+    """
+    # Only where a fork had shared the frame is there such a mapping that ksmd knew otherwise.
+    # No process has a frame twice, and ksmd sees what is forked later for the first time.
+    sure: Mask = unshared | own | ((born_ts != 0) & (entered_ts > born_ts))
+    return sure
+
+
 class KsmPages:
     """The KSM pages of a stream, numbered as they appear.
 
@@ -82,12 +94,8 @@ class KsmPages:
         evidence: others fork, write and exit unseen.
         """
         table = self.table
-        born_ts = table["born_ts"][page]
-        # Only where a fork had shared the frame is there such a mapping that ksmd knew otherwise.
-        # No process has a frame twice, and ksmd sees what is forked later for the first time.
-        sure: Mask = table["unshared"][page] | (table["maker"][page] == space)
-        sure |= (born_ts != 0) & (entered_ts > born_ts)
-        return sure
+        own: Mask = table["maker"][page] == space
+        return surely_new(table["unshared"][page], own, table["born_ts"][page], entered_ts)
 
     def _plain_joins(self, pfn: U64, what: npt.NDArray[np.uint8]) -> tuple[Mask, Indices]:
         """JOINs of frames that are one KSM page all the time, and what makes them it.

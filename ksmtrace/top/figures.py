@@ -39,6 +39,11 @@ class Figure:
     meaning: str
 
 
+def is_count(name: str) -> bool:
+    """Whether what is called so, with its unit, counts something; rates and shares don't."""
+    return "_per_" not in name and "_percent" not in name
+
+
 def saved_pages(now: Counters) -> float | None:
     """pages_sharing + ksm_zero_pages, as the kernel counts."""
     sharing = now.get("pages_sharing")
@@ -173,7 +178,8 @@ FIGURES: tuple[Figure, ...] = (
         "merges_per_s",
         _merges,
         "events, over 5 s",
-        "merges a second that stood, the zero page's too; none without a capture",
+        "merges a second that stood, the zero page's and those inherited by fork too; none without"
+        " a capture",
     ),
     Figure(
         "merged_net_per_s",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from ksmtrace.errors import Exit, KsmtraceError
 from ksmtrace.kernel.host import in_initial_pid_namespace, kernel_release
 from ksmtrace.top.host import HostWatch, Paths, Told
-from ksmtrace.top.state import RATE_NS, Burst, Rows, TopState
+from ksmtrace.top.state import MERGES, RATE_NS, Burst, Rows, TopState
 
 if TYPE_CHECKING:
     from ksmtrace.capture.pump import Capture
@@ -83,7 +83,7 @@ class LiveSource:
         if capture is not None:
             totals = capture.sums.totals()
             breaks = totals.of("broke") if self._wanted.cow else None
-            told = Told(ns, totals.of("merged", "zero"), breaks)
+            told = Told(ns, totals.of(*MERGES), breaks)
             start, last_s, _ = capture.sums.scans()
             self._host.scans.told(start, last_s)
         state = self._host.state(ns, told, items)
@@ -100,7 +100,9 @@ class LiveSource:
         )
 
     def _attach(self, backend: str) -> None:
+        from ksmtrace.capture.choose import load_source
         from ksmtrace.capture.pump import capturing
+        from ksmtrace.top.attached import first_sight_known
         from ksmtrace.top.sums import TopSums
 
         try:
@@ -116,6 +118,10 @@ class LiveSource:
             # Behind what can't be done stand the reasons, each with its remedy.
             self._notes.append(f"from counters alone: {(told[1:] or told)[0]}")
             return
+        unknown = load_source(self._capture.backend).fields_unknown
+        self._capture.sums.attachments.first_sight_known = first_sight_known(
+            unknown, kernel_release()
+        )
         self._host.place = replace(
             self._host.place,
             origin="capture",

@@ -12,6 +12,8 @@ from ksmtrace.top.table import Numbers
 
 U64 = npt.NDArray[np.uint64]
 _TGID_BITS = np.uint64(32)
+_TIMES = np.uint64(0xFFFFFFFF)
+"""In a key: how often its process id had exited before."""
 NEVER = np.iinfo(np.uint64).max
 
 
@@ -19,16 +21,25 @@ class Lives:
     """The processes of a recording, numbered; each lasts until its exit.
 
     exits: process id and time (ns) of each exit. seen: ids and times of everything that names one.
+    faint: the same of what names only one of an id that has not exited before.
     Columns: tgid; first (ns: first named), gone (ns; NEVER).
     """
 
-    def __init__(self, exits: tuple[U64, U64], seen: list[tuple[U64, U64]]) -> None:
+    def __init__(
+        self,
+        exits: tuple[U64, U64],
+        seen: list[tuple[U64, U64]],
+        faint: tuple[U64, U64] | None = None,
+    ) -> None:
         tgid, ts = exits
         order = np.argsort(ts, kind="stable")
         self._exit_ts = ts[order]
         # Each exit as its process id, and above that its place among all exits.
         packed = tgid[order] << _TGID_BITS | np.arange(len(order), dtype=np.uint64)
         self._exits = np.sort(packed)
+        if faint is not None:
+            fresh = self._keys(*faint) & _TIMES == 0
+            seen = [*seen, (faint[0][fresh], faint[1][fresh])]
         named = [self._keys(*one) for one in seen]
         every = np.concatenate(named) if named else np.empty(0, np.uint64)
         times = np.concatenate([t for _, t in seen]) if seen else np.empty(0, np.uint64)
@@ -77,7 +88,7 @@ class Lives:
         at = np.searchsorted(self._exits, base) + (self._known - base).astype(np.int64)
         inside = at < len(self._exits)
         inside[inside] = self._exits[at[inside]] >> _TGID_BITS == self._known[inside] >> _TGID_BITS
-        order = (self._exits[at[inside]] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        order = (self._exits[at[inside]] & _TIMES).astype(np.int64)
         gone[inside] = self._exit_ts[order]
         return gone
 

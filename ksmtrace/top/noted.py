@@ -26,9 +26,11 @@ from ksmtrace.events.registry import (
     KSM_STOP_SCAN,
     LOST,
     RANGE_LEFT,
+    VIA_EXEC,
 )
 from ksmtrace.timeline.merging import Merges
-from ksmtrace.top.state import WHATS, Burst, Decision, What
+from ksmtrace.top.attached import Attachments
+from ksmtrace.top.state import MERGES, ROUTINE, WHATS, Burst, Decision, What
 
 NOTED: np.dtype[np.void] = np.dtype(
     [
@@ -48,8 +50,9 @@ _OF_NOBODY = 255
 _MOST_LOST = np.uint64(1 << 40)
 """What is said to be lost at once, at the most: any number may stand in a damaged recording."""
 BUCKETS = 64
-"""Stretches of time in which something happened that are remembered."""
-_MOST_TOLD: dict[What, int] = {"scanned": 3, "decided": 3}
+"""Stretches of time that are remembered: such with routine things in them, and with others."""
+_MOST_TOLD = 3
+_MOST_EXECED = 1 << 16
 _MOST_NAMED = 3
 """Processes of one kind of thing in one second that get a line each."""
 
@@ -71,19 +74,23 @@ def _what_of_kind() -> npt.NDArray[np.uint8]:
 
 
 _WHAT = _what_of_kind()
-_HAS_OWNER = np.array([what in ("merged", "zero", "failed", "broke", "entered", "exited", "left")
-                       for what in WHATS])  # fmt: skip
+_HAS_OWNER = np.array([
+    what in (*MERGES, "failed", "broke", "entered", "exited", "left") for what in WHATS
+])  # fmt: skip
 _SCANNED, _DECIDED, _LOST = CODES["scanned"], CODES["decided"], CODES["lost"]
 
 
 class Noter(StreamSums):
     """Notes a stream. scan: start (ns), number and items of the scan under way, if one is known.
 
-    last_s: how long the last whole scan took. decisions: the advisor's, as they come.
+    last_s: how long the last whole scan took. attachments: which merges are new. pages: how many
+    KSM pages these may remember.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, pages: int) -> None:
         super().__init__()
+        self.attachments = Attachments(pages)
+        self._execed: dict[int, int] = {}
         self.scan: tuple[int, int, int] | None = None
         self.last_s: float | None = None
 
@@ -91,6 +98,11 @@ class Noter(StreamSums):
         what = _WHAT[np.minimum(batch["kind"], len(_WHAT) - 1)]
         borders = of_kind(batch, KSM_START_SCAN, KSM_STOP_SCAN)
         times = self._scans(batch[borders]) if borders.any() else {}
+        losing = of_kind(batch, LOST)
+        self.attachments.entered(batch[of_kind(batch, KSM_ENTER)])
+        what[self._execs(batch)] = _OF_NOBODY
+        if losing.any():
+            self.attachments.lost(batch["ts"][losing])
         rows = np.flatnonzero(what != _OF_NOBODY)
         if not len(rows):
             return
@@ -111,11 +123,30 @@ class Noter(StreamSums):
 
     def _merge(self, events: EventBatch, merges: Merges) -> None:
         what = np.full(len(events), _OF_NOBODY, np.uint8)
-        what[merges.stood] = CODES["merged"]
+        what[merges.stood] = self.attachments.told(events, merges)[merges.stood]
         what[merges.zero & ~merges.failed] = CODES["zero"]
         what[merges.failed] = CODES["failed"]
         told = np.flatnonzero(what != _OF_NOBODY)
         self._note(_noted(events[told], what[told]))
+
+    def _execs(self, batch: EventBatch) -> list[int]:
+        """Exits of address spaces whose process has gone on in another one, by exec."""
+        rows = np.flatnonzero(
+            of_kind(batch, KSM_EXIT) | (of_kind(batch, KSM_ENTER) & (batch["arg"] == VIA_EXEC))
+        )
+        if len(self._execed) > _MOST_EXECED:
+            self._execed.clear()
+        left = []
+        columns = (batch[c][rows].tolist() for c in ("kind", "tgid", "mm"))
+        for row, kind, tgid, mm in zip(rows.tolist(), *columns, strict=True):
+            if kind == KSM_ENTER.id:
+                self._execed[tgid] = mm
+            elif tgid in self._execed:
+                if self._execed[tgid] == mm:
+                    del self._execed[tgid]
+                else:
+                    left.append(row)
+        return left
 
     def _scans(self, borders: EventBatch) -> dict[int, float]:
         """Follow the scans; how long each took that ended, by its end."""
@@ -179,21 +210,26 @@ def reduced(noted: Noted) -> Noted:
     return sums
 
 
-def recent_of(buckets: Iterable[Sequence[Burst]], most: int) -> list[Burst]:
-    """The last things that happened. buckets: the bursts of each, the newest first.
+def parted(noted: Noted) -> tuple[Noted, Noted]:
+    """What comes again and again, ends of scans and decisions, and all else."""
+    routine = np.isin(noted["what"], [CODES[what] for what in ROUTINE])
+    return noted[routine], noted[~routine]
+
+
+def recent_of(parts: Iterable[Iterable[Sequence[Burst]]], most: int) -> list[Burst]:
+    """The last things that happened, of both that are `parted`: as buckets, the newest first.
 
     What comes again and again is told a few times only, so that it does not hide all else.
     """
     told: Counter[What] = Counter()
     recent: list[Burst] = []
-    for bursts in islice(buckets, BUCKETS):
-        for burst in bursts:
-            told[burst.what] += 1
-            if told[burst.what] <= _MOST_TOLD.get(burst.what, most):
-                recent.append(burst)
-        if len(recent) >= most:
-            break
-    return recent[:most]
+    for buckets in parts:
+        for bursts in islice(buckets, most):
+            for burst in bursts:
+                told[burst.what] += 1
+                if burst.what not in ROUTINE or told[burst.what] <= _MOST_TOLD:
+                    recent.append(burst)
+    return sorted(recent, key=lambda burst: -burst.ns)[:most]
 
 
 def bursts_of(noted: Noted) -> list[Burst]:

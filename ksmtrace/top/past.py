@@ -59,9 +59,13 @@ class Past:
         texts = ((name, values[at]) for name, values in self._host.knobs.items())
         return {name: chosen(text) for name, text in texts if text is not None}
 
-    def cells(self, edges: Numbers) -> dict[str, list[float | None]]:
-        """Series between edges (ns), one cell less than there are edges."""
+    def cells(self, edges: Numbers, ns: int) -> dict[str, list[float | None]]:
+        """Series between edges (ns), one cell less than there are edges.
+
+        A level is what it was at each cell's end, in the last cell what it is at `ns`.
+        """
         seconds = np.diff(edges) / 1e9
+        ends = np.append(edges[1:-1], ns) if len(edges) > 1 else edges[1:]
         shown: dict[str, list[float | None]] = {}
         for name, counter, scale in (
             ("breaks_per_s", "cow_ksm", 1.0),
@@ -71,9 +75,9 @@ class Past:
                 grown = np.diff(_between(*self._known[counter], edges))
                 shown[name] = _list(scale * grown / seconds)
         if "pages_sharing" in self._known:
-            pages = _last(*self._known["pages_sharing"], edges[1:])
+            pages = _last(*self._known["pages_sharing"], ends)
             if "ksm_zero_pages" in self._known:
-                pages = pages + np.nan_to_num(_last(*self._known["ksm_zero_pages"], edges[1:]))
+                pages = pages + np.nan_to_num(_last(*self._known["ksm_zero_pages"], ends))
             shown["saved_bytes"] = _list(pages * self._page_bytes)
         return shown
 

@@ -7,15 +7,17 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from ksmtrace.recording.reader import StoredRecording
-from ksmtrace.timeline.context import Context
+from ksmtrace.timeline.context import Context, Samples
 from ksmtrace.top.lives import U64, Counts, Latest, Lives, labelled_rows
 from ksmtrace.top.noted import CODES, Noted
-from ksmtrace.top.state import Burst, Labels, Rows, What
+from ksmtrace.top.state import MERGES, Burst, Labels, Rows, What
 from ksmtrace.top.table import Floats, Numbers
 
 _NAMES = ("comm", "cgroup", "vm")
+_REGISTERED = ("ksm_rmap_items", "ksm_merging_pages", "ksm_merge_any", "ksm_mergeable")
 
 
 class People:
@@ -42,9 +44,15 @@ class People:
         mine = (tgid > 0) & ~gone
         events = tgid[mine], noted["ts"][mine]
         named = told.tgid[told.named], told.ts[told.named]
-        self._lives = Lives(exits, [events, (samples.tgid, samples.ts), named])
+        sampled_at = samples.tgid, samples.ts
+        idle = ~_registered(samples)
+        self._lives = Lives(
+            exits,
+            [events, _rows_of(sampled_at, ~idle), named],
+            _rows_of(sampled_at, idle),
+        )
         self.known = len(self._lives)
-        sampled = self._lives.of(samples.tgid, samples.ts)
+        sampled = self._lives.of(*sampled_at)
         # Two of each: one for now, one for where rates begin; both move little from look to look.
         self._samples = [Latest(sampled, samples.ts, self.known) for _ in range(2)]
         self._labels = told.labels
@@ -59,7 +67,7 @@ class People:
         self._first_name[who[rows]] = rows
         owner = np.full(len(noted), -1, np.int64)
         owner[mine] = self._lives.of(*events)
-        self._merges = self._counts(noted, owner, ("merged", "zero"))
+        self._merges = self._counts(noted, owner, MERGES)
         self._breaks = self._counts(noted, owner, ("broke",))
 
     def _counts(self, noted: Noted, owner: Numbers, whats: Sequence[What]) -> list[Counts]:
@@ -140,6 +148,19 @@ class _Told:
         self.labels = {name: labelled_rows(table[name]) for name in _NAMES}
         # What is told after an end may be of the one that ended, or of the next.
         self.named = ~self.exits & (self.tgid > 0) & (self.labels["comm"].codes >= 0)
+
+
+def _registered(samples: Samples) -> npt.NDArray[np.bool_]:
+    """Which samples tell that ksmd has something to do with the process then."""
+    said = np.zeros(len(samples.ts), bool)
+    for name in _REGISTERED:
+        if name in samples.counters:
+            said |= samples.counters[name] > 0
+    return said
+
+
+def _rows_of(columns: tuple[U64, U64], mask: npt.NDArray[np.bool_]) -> tuple[U64, U64]:
+    return columns[0][mask], columns[1][mask]
 
 
 def _of_rows(label: Labels, rows: Numbers) -> Labels:

@@ -12,12 +12,14 @@ from ksmtrace.events.batch import empty
 from ksmtrace.kernel.releases import fork_counts_afresh
 from ksmtrace.recording.reader import StoredRecording
 from ksmtrace.timeline.context import Context
+from ksmtrace.top.attached import first_sight_known
 from ksmtrace.top.host import CELLS
 from ksmtrace.top.lives import U64
-from ksmtrace.top.noted import CODES, NOTED, Noted, Noter, bursts_of, recent_of, reduced
+from ksmtrace.top.noted import CODES, NOTED, Noted, Noter, bursts_of, parted, recent_of, reduced
 from ksmtrace.top.past import Past
 from ksmtrace.top.people import People
 from ksmtrace.top.state import (
+    MERGES,
     WHATS,
     Burst,
     Decision,
@@ -31,6 +33,7 @@ from ksmtrace.top.table import Floats, Numbers
 from ksmtrace.top.ui import Jump
 
 _RECENT, _DECISIONS = 48, 32
+_PAGES = 1 << 20
 _STEPS_S = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _CELLS_OF_ALL = 60
 _RATE_CELLS = 5
@@ -41,7 +44,7 @@ class _Everything(Noter):
     """Keeps all that is noted."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(_PAGES)
         self.parts: list[Noted] = []
         self.begun: list[tuple[int, int, int]] = []
         self.ended: list[tuple[int, int]] = []
@@ -78,6 +81,9 @@ class RecordedSource:
         self.recording = recording = StoredRecording(path)
         recording.need_events()
         noter = _Everything()
+        noter.attachments.first_sight_known = first_sight_known(
+            recording.manifest["fields_unknown"], recording.manifest["kernel"]
+        )
         for batch in recording.event_batches():
             noter.last_ns = max(noter.last_ns, int(batch["ts"].max()) if len(batch) else 0)
             noter.take(batch)
@@ -97,6 +103,8 @@ class RecordedSource:
         self._ended = np.array([ts for ts, _ in noter.ended], np.uint64)
         self._decided = np.array([d.ns for d in noter.decided], np.uint64)
         self._people = People(recording, self._context, self._noted)
+        self._parts = parted(self._noted)
+        self._parts_ts = [np.ascontiguousarray(part["ts"]) for part in self._parts]
         self._bursts = lru_cache(4096)(self._bursts_of_bucket)
 
     def _bounds(self) -> None:
@@ -147,7 +155,7 @@ class RecordedSource:
             self.cow,
         )
         since = max(ns - _RATE_CELLS * self.cell_ns, self.begin_ns)
-        merges = self._between(since, ns, "merged", "zero")
+        merges = self._between(since, ns, *MERGES)
         breaks = self._between(since, ns, "broke") if self.cow else None
         sampled = self._past.at(ns, since, merges, breaks)
         decided = int(np.searchsorted(self._decided, np.uint64(ns), "right"))
@@ -236,8 +244,8 @@ class RecordedSource:
         first = self.begin_ns + (int(whole) - cells) * self.cell_ns
         edges = first + np.arange(cells + 1, dtype=np.int64) * self.cell_ns
         seconds = self.cell_ns / 1e9
-        merges = self._per_cell(edges, "merged") + self._per_cell(edges, "zero")
-        values = self._past.cells(edges)
+        merges = np.sum([self._per_cell(edges, what) for what in MERGES], axis=0)
+        values = self._past.cells(edges, ns)
         values["merges_per_s"] = (merges / seconds).tolist()
         if self.cow:
             values["breaks_per_s"] = (self._per_cell(edges, "broke") / seconds).tolist()
@@ -249,17 +257,18 @@ class RecordedSource:
         return cells
 
     def _recent(self, ns: int) -> list[Burst]:
-        return self._people.named(recent_of(self._buckets(ns), _RECENT), ns)
+        parts = (self._buckets(part, ns) for part in range(len(self._parts)))
+        return self._people.named(recent_of(parts, _RECENT), ns)
 
-    def _buckets(self, ns: int) -> Iterator[list[Burst]]:
-        """The bursts of each stretch up to a moment, the newest first."""
-        times = self._ts
+    def _buckets(self, part: int, ns: int) -> Iterator[list[Burst]]:
+        """The bursts of each stretch of a part up to a moment, the newest first."""
+        times = self._parts_ts[part]
         end = int(np.searchsorted(times, np.uint64(ns), "right"))
         while end > 0:
             border = int(times[end - 1]) // self.cell_ns * self.cell_ns
             begin = int(np.searchsorted(times, np.uint64(border), "left"))
-            yield self._bursts(begin, end)
+            yield self._bursts(part, begin, end)
             end = begin
 
-    def _bursts_of_bucket(self, begin: int, end: int) -> list[Burst]:
-        return bursts_of(reduced(self._noted[begin:end]))
+    def _bursts_of_bucket(self, part: int, begin: int, end: int) -> list[Burst]:
+        return bursts_of(reduced(self._parts[part][begin:end]))

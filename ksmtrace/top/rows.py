@@ -24,8 +24,8 @@ class Counted:
 class Reading:
     """A snapshot as columns, made once, however often it is shown.
 
-    ns: when it was first seen. items: pages on ksmd's list, of all. merged: ksm_merging_pages of
-    each row; row_of: its row, by tgid. before: what rates begin from.
+    ns: when it was first seen. items: pages on ksmd's list, of all; None: not known. merged:
+    ksm_merging_pages of each row; row_of: its row, by tgid. before: what rates begin from.
     """
 
     def __init__(
@@ -41,7 +41,10 @@ class Reading:
 
         merged = self.merged = values("ksm_merging_pages")
         items = values("ksm_rmap_items")
-        self.items = float(np.nansum(items))
+        # Of those that can't be read nobody knows how many pages they have.
+        known = not snapshot.unreadable and not np.isnan(items).any()
+        self.items = float(items.sum()) if known else None
+        self._unreadable = snapshot.unreadable
         self._columns = {
             "saved_bytes": (merged + np.nan_to_num(values("ksm_zero_pages"))) * page_bytes,
             "merged_pages": merged,
@@ -76,7 +79,8 @@ class Reading:
             "breaks": breaks,
             "breaks_per_s": _rate(breaks, self._of(before.breaks), seconds),
         }
-        return Rows(self._tgids, {**self._columns, **counted}, self._labels)
+        columns = {**self._columns, **counted}
+        return Rows(self._tgids, columns, self._labels, self._unreadable)
 
     def _of(self, counts: Mapping[int, int] | None) -> Floats:
         values = np.full(len(self._tgids), 0.0 if counts is not None else np.nan)

@@ -21,14 +21,22 @@ Group = Literal["process", "cgroup", "vm"]
 GROUPS: tuple[Group, ...] = ("process", "cgroup", "vm")
 Origin = Literal["capture", "counters", "recording"]
 What = Literal[
-    "merged", "zero", "failed", "broke", "entered", "exited", "scanned", "decided", "died",
-    "left", "lost",
+    "merged", "attached", "inherited", "zero", "failed", "broke", "entered", "exited", "scanned",
+    "decided", "died", "left", "lost",
 ]  # fmt: skip
 WHATS: tuple[What, ...] = (
-    "lost", "decided", "scanned", "failed", "broke", "merged", "zero", "left", "died", "entered",
-    "exited",
+    "lost", "decided", "scanned", "failed", "broke", "merged", "attached", "inherited", "zero",
+    "left", "died", "entered", "exited",
 )  # fmt: skip
-"""What a thing that happened can be, the most telling first."""
+"""What a thing that happened can be, the most telling first.
+
+merged: newly shared. inherited: found on a KSM page where a fork had put it already. attached: one
+of the two, which of them can't be told.
+"""
+MERGES: tuple[What, ...] = ("merged", "attached", "inherited", "zero")
+"""What the kernel calls a merge."""
+ROUTINE: tuple[What, ...] = ("scanned", "decided")
+"""What comes again and again, whatever else happens."""
 
 RATE_NS = 5_000_000_000
 """A rate is of the five seconds before, or of as many as there are."""
@@ -127,12 +135,14 @@ class Labels:
 class Rows:
     """The processes, a column each; NaN: not known. columns: by name, as `table.COLUMNS`.
 
-    tgid: of each. labels: comm, cgroup and vm of each.
+    tgid: of each. labels: comm, cgroup and vm of each. unreadable: processes that may be
+    registered too, which can't be read.
     """
 
     tgid: Numbers
     columns: Mapping[str, Floats]
     labels: Mapping[str, Labels]
+    unreadable: int = 0
 
     def __len__(self) -> int:
         return len(self.tgid)

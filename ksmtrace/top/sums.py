@@ -9,11 +9,22 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ksmtrace.top.noted import BUCKETS, CODES, Noted, Noter, bursts_of, recent_of, reduced
-from ksmtrace.top.state import WHATS, Burst, Decision
+from ksmtrace.top.noted import (
+    BUCKETS,
+    CODES,
+    Noted,
+    Noter,
+    bursts_of,
+    parted,
+    recent_of,
+    reduced,
+)
+from ksmtrace.top.state import MERGES, WHATS, Burst, Decision
 
 BUCKET_NS = 1_000_000_000
 _DECISIONS = 32
+_PAGES = 1 << 16
+_MERGES = [CODES[what] for what in MERGES]
 _MOST_PROCESSES = 1 << 16
 """Processes whose merges are told apart; those beyond count in the sum."""
 
@@ -37,12 +48,12 @@ class TopSums(Noter):
     """Takes a capture's batches; may be asked from other threads. bucket_ns: a burst's length."""
 
     def __init__(self, bucket_ns: int = BUCKET_NS) -> None:
-        super().__init__()
+        super().__init__(_PAGES)
         self._bucket_ns = bucket_ns
         self._kinds = np.zeros(len(WHATS), np.int64)
         self._merges: dict[int, int] = {}
         self._breaks: dict[int, int] = {}
-        self._buckets: dict[int, Noted] = {}
+        self._buckets: tuple[dict[int, Noted], ...] = ({}, {})
         self._decisions: deque[Decision] = deque(maxlen=_DECISIONS)
         self.ended: int | None = None
         """Number of the last scan that ended."""
@@ -65,8 +76,8 @@ class TopSums(Noter):
     def recent(self, most: int) -> list[Burst]:
         """The last things that happened, the newest first."""
         with self._lock:
-            buckets = sorted(self._buckets.items(), reverse=True)
-        return recent_of((bursts_of(noted) for _, noted in buckets), most)
+            parts = [sorted(buckets.items(), reverse=True) for buckets in self._buckets]
+        return recent_of(((bursts_of(noted) for _, noted in part) for part in parts), most)
 
     def _end(self, ts: int, seq: int) -> None:  # noqa: ARG002 as declared
         self.ended = seq
@@ -78,24 +89,30 @@ class TopSums(Noter):
         if not len(noted):
             return
         self._kinds += np.bincount(noted["what"], noted["count"], len(WHATS)).astype(np.int64)
+        self._of_processes(reduced(noted))
+        for part, buckets in zip(parted(noted), self._buckets, strict=True):
+            self._remember(part, buckets)
+
+    def _remember(self, noted: Noted, buckets: dict[int, Noted]) -> None:
+        if not len(noted):
+            return
         bucket = noted["ts"] // np.uint64(self._bucket_ns)
         begins = np.flatnonzero(np.concatenate(([True], bucket[1:] != bucket[:-1])))
         for begin, end in zip(begins, np.append(begins[1:], len(noted)), strict=True):
             sums = reduced(noted[begin:end])
-            self._of_processes(sums)
             number = int(bucket[begin])
-            before = self._buckets.get(number)
+            before = buckets.get(number)
             both = sums if before is None else reduced(np.concatenate((before, sums)))
-            self._buckets[number] = both
-        while len(self._buckets) > BUCKETS:
-            del self._buckets[min(self._buckets)]
+            buckets[number] = both
+        while len(buckets) > BUCKETS:
+            del buckets[min(buckets)]
 
     def _of_processes(self, sums: Noted) -> None:
         columns = (sums[c].tolist() for c in ("what", "tgid", "count"))
         for what, tgid, count in zip(*columns, strict=True):
             if not tgid:
                 continue
-            if what in (CODES["merged"], CODES["zero"]):
+            if what in _MERGES:
                 _add(self._merges, tgid, count)
             elif what == CODES["broke"]:
                 _add(self._breaks, tgid, count)

@@ -40,7 +40,8 @@ COLUMNS: tuple[Column, ...] = (
     Column("profit_bytes", "profit", "`ksm_process_profit`", "its share of profit; signed"),
     Column(
         "merges_per_s", "merges/s", "events, over 5 s",
-        "merges that stood, the zero page's too; none without a capture",
+        "merges that stood, the zero page's and those inherited by fork too; none without a"
+        " capture",
     ),
     Column(
         "net_per_s", "net/s", "`ksm_merging_pages`, over 5 s", "how fast `merged` grows or shrinks"

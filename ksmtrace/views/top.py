@@ -69,7 +69,7 @@ def _body(state: TopState, ui: Ui, width: int, height: int | None) -> list[Text]
         notes.append(Text(f"{clean(state.loading)} ...", style="yellow"))
     upper = [
         *system_lines(state, width),
-        ksmd_line(state),
+        ksmd_line(state, width),
         scan_line(state, width),
         *spark_lines(state, width),
         advisor_line(state, width),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from ksmtrace.top.figures import is_count
 from ksmtrace.top.state import Decision, TopState
 from ksmtrace.top.ui import Ui
 from ksmtrace.views.top_words import burst_words
@@ -25,7 +27,7 @@ def top_dict(state: TopState, ui: Ui) -> dict[str, Any]:
         "cpus": place.cpus,
         "at_s": (moment.ns - moment.begin_ns) / 1e9,
         "duration_s": None if moment.end_ns is None else (moment.end_ns - moment.begin_ns) / 1e9,
-        "figures": dict(state.figures),
+        "figures": _numbers(state.figures),
         "knobs": dict(state.knobs),
         "scan": asdict(state.scan),
         "advisor": [_decision(decision, state) for decision in state.decisions],
@@ -55,9 +57,19 @@ def _lines(state: TopState, ui: Ui) -> list[dict[str, Any]] | None:
     from ksmtrace.top.table import listed
 
     found = listed(state.rows, ui.by, ui.sort, _MOST_LINES, reverse=ui.reverse)
+    if not found.lines and state.rows.unreadable:
+        return None
     who = "comm" if ui.by == "process" else ui.by
     return [
         {who: line.name, "tgid": line.tgid, "processes": line.processes, "exited": line.exited}
-        | dict(line.values)
+        | _numbers(line.values)
         for line in found.lines
     ]
+
+
+def _numbers(values: Mapping[str, float | None]) -> dict[str, float | None]:
+    """By name; a count is an integer, however it came."""
+    return {
+        name: round(value) if value is not None and is_count(name) else value
+        for name, value in values.items()
+    }

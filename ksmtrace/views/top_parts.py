@@ -7,10 +7,14 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from ksmtrace.amounts import UNKNOWN, count, seconds, size
-from ksmtrace.top.state import Decision, TopState
+from ksmtrace.top.state import ROUTINE, Burst, Decision, TopState
 from ksmtrace.views.top_words import STYLES, burst_words
 
 _LABEL = 9
+_LONG = 6
+"""Digits of a knob that there is no place for."""
+_SHARE_OF_ROUTINE = 4
+"""A line in so many may tell what comes again and again, if there is anything else to tell."""
 _CELL = 26
 _SCAN_BAR = 20
 _SPARKS = (
@@ -71,23 +75,44 @@ def system_lines(state: TopState, width: int) -> list[Text]:
     return lines
 
 
-def ksmd_line(state: TopState) -> Text:
-    """What ksmd does and takes."""
+def ksmd_line(state: TopState, width: int) -> Text:
+    """What ksmd does and takes. Where all that is too long, its share of the host is left out."""
     figures, knobs = state.figures, state.knobs
     one = figures.get("ksmd_percent_of_one_core")
     host = figures.get("ksmd_percent_of_host")
     line = label("ksmd")
     line.append(*_doing(state))
-    line.append(f", {_percent(one)} of a core, {_percent(host)} of the host")
-    settings = []
+    line.append(f", {_percent(one)} of a core")
+    settings = ["smart"] if knobs.get("smart_scan") == "1" else []
     if (pages := knobs.get("pages_to_scan")) is not None:
-        pace = f"{int(pages):,} pages" if pages.isdecimal() else pages
-        settings.append(f"{pace}/{knobs.get('sleep_millisecs', UNKNOWN)} ms")
-    if knobs.get("smart_scan") == "1":
-        settings.append("smart")
-    if settings:
-        line.append(f"  {', '.join(settings)}", style="dim")
-    return line
+        settings.append(f"{_batch(pages, state)}/{_pause(knobs.get('sleep_millisecs'))}")
+    share = f", {_percent(host)} of the host"
+    after = f"  {', '.join(settings)}" if settings else ""
+    if line.cell_len + len(share) + len(after) <= width:
+        line.append(share)
+    return line.append(after, style="dim")
+
+
+def _batch(pages: str, state: TopState) -> str:
+    """`pages_to_scan`: a number too long to be read says in words what it comes to."""
+    if not pages.isdecimal() or len(pages) < _LONG:
+        return f"{int(pages):,} pages" if pages.isdecimal() else pages
+    items = state.scan.expected_pages
+    if items is None and state.rows is not None:
+        # NaN, where not all are known, is not less than anything.
+        items = state.rows.columns["items"].sum()
+    if items is not None and items <= int(pages):
+        return "all pages"
+    return f"{int(pages) / 1e6:,.0f} M pages"
+
+
+def _pause(millisecs: str | None) -> str:
+    if millisecs is None or not millisecs.isdecimal():
+        return f"{millisecs or UNKNOWN} ms"
+    days = int(millisecs) / 86_400_000
+    if days >= 1:
+        return f"{days:,.0f} d"
+    return f"{millisecs} ms" if len(millisecs) < _LONG else seconds(int(millisecs) / 1000)
 
 
 def _doing(state: TopState) -> tuple[str, str]:
@@ -95,11 +120,11 @@ def _doing(state: TopState) -> tuple[str, str]:
     if run == "0":
         return "stopped (run=0)", "bold yellow"
     if run == "2":
-        return "stopped, all unmerged (run=2)", "bold yellow"
+        return "unmerged all (run=2)", "bold yellow"
     if run is None:
         return "unknown", ""
     busy = state.figures.get("ksmd_percent_of_one_core")
-    return ("on, asleep", "") if busy is not None and busy == 0 else ("scanning", "green")
+    return ("asleep", "") if busy is not None and busy == 0 else ("scanning", "green")
 
 
 def _percent(number: float | None) -> str:
@@ -202,6 +227,20 @@ def _decision(decision: Decision, state: TopState, *, brief: bool) -> str:
     )
 
 
+def _chosen(recent: Sequence[Burst], most: int) -> list[Burst]:
+    """As many as there are lines: scans and decisions leave room for all else that happened."""
+    others = sum(burst.what not in ROUTINE for burst in recent)
+    room = max(most - others, most // _SHARE_OF_ROUTINE, 1)
+    chosen = []
+    for burst in recent:
+        if burst.what in ROUTINE:
+            room -= 1
+            if room < 0:
+                continue
+        chosen.append(burst)
+    return chosen[: max(most, 0)]
+
+
 def recent_lines(state: TopState, most: int) -> list[Text]:
     """What happened last, the newest first."""
     if not state.recent:
@@ -211,7 +250,7 @@ def recent_lines(state: TopState, most: int) -> list[Text]:
             why = "nothing yet"
         return [label("recent").append(why, style="dim")]
     lines = []
-    for number, burst in enumerate(state.recent[:most]):
+    for number, burst in enumerate(_chosen(state.recent, most)):
         line = label("recent" if number == 0 else "")
         if state.moment.end_ns is None:
             when = f"{max(state.moment.ns - burst.ns, 0) / 1e9:,.0f} s ago"

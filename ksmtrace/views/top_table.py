@@ -29,6 +29,13 @@ _NOBODY = {
 }
 
 
+_UNKNOWN = {
+    "process": "no process that can be read is registered; others may be",
+    "cgroup": "no registered process that can be read is in a cgroup; others may be",
+    "vm": "no QEMU guest that can be read is registered; others may be",
+}
+
+
 def table_lines(state: TopState, ui: Ui, width: int, most: int) -> list[Text]:
     """A head, and at most so many lines in all."""
     if state.rows is None:
@@ -49,7 +56,8 @@ def table_lines(state: TopState, ui: Ui, width: int, most: int) -> list[Text]:
     if found.total > len(found.lines):
         head.append(f" ({len(found.lines):,} of {found.total:,})", style="dim")
     if not found.lines:
-        return [head, Text(f"  {_NOBODY[ui.by]}", style="dim")]
+        words = _UNKNOWN[ui.by] if state.rows.unreadable else _NOBODY[ui.by]
+        return [head, Text(f"  {words}", style="dim")]
     return [head, *(_line(one, columns, ui) for one in found.lines)]
 
 
@@ -64,7 +72,7 @@ def _line(one: Line, columns: list[Column], ui: Ui) -> Text:
     if one.vm is not None:
         line.append(f" {clean(one.vm)}", style="cyan")
     if one.exited:
-        line.append(" (exited)")
+        line.append(" (left)")
     return line
 
 

@@ -11,7 +11,7 @@ from ksmtrace.top.state import Burst, What
 
 STYLES = {
     "lost": "bold red", "failed": "red", "broke": "red", "merged": "green", "zero": "green",
-    "decided": "magenta", "scanned": "blue",
+    "attached": "green", "inherited": "cyan", "decided": "magenta", "scanned": "blue",
 }  # fmt: skip
 
 
@@ -62,6 +62,8 @@ def _scanned(burst: Burst) -> str:
 
 _WORDS: Mapping[What, Callable[[Burst], str]] = MappingProxyType({
     "merged": lambda b: f"merged {_pages(b)}{_of(b)}",
+    "attached": lambda b: f"attached {_pages(b)}{_of(b)} to KSM pages",
+    "inherited": lambda b: f"{_who(b) or 'somebody'} took over {_pages(b, 'merged ')} by fork",
     "zero": lambda b: f"mapped {_pages(b)}{_of(b)} onto the zero page",
     "failed": lambda b: f"failed to merge {_pages(b)}{_of(b)}",
     "broke": lambda b: f"{_who(b) or 'somebody'} wrote to {_pages(b, 'merged ')}: copied",

@@ -95,6 +95,19 @@ def test_a_missing_recording_is_told_once_without_a_traceback(
     assert len(told.err.splitlines()) == 2
 
 
+@pytest.mark.parametrize(
+    "arguments", [["report", "{}"], ["top", "{}", "--once"], ["report", "a", "{}"]]
+)
+def test_an_error_does_not_obey_a_files_name(
+    capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    name = "x\x1b[31m\u202e\r.ksm"
+    assert ends([argument.format(name) for argument in arguments]) != 0
+    told = capsys.readouterr().err
+    assert "x\\x1b[31m\\u202e\\r.ksm" in told
+    assert all(line.isprintable() for line in told.removesuffix("\n").split("\n"))
+
+
 @pytest.mark.parametrize("kind", ["file", "folder", "long name", "below a file"])
 def test_what_is_no_recording_ends_with_4(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str

@@ -15,6 +15,8 @@ from ksmtrace.top.host import Paths
 from ksmtrace.top.live import LiveSource, Wanted
 from ksmtrace.top.state import TopState
 from ksmtrace.top.table import listed
+from ksmtrace.top.ui import Ui
+from ksmtrace.views.top_json import top_dict
 from tests.support.fake_host import FakeHost
 
 S = 1_000_000_000
@@ -161,4 +163,8 @@ def test_a_process_that_cannot_be_read_is_counted_in_a_note(looked: Looked) -> N
     looked.host.process(101, stat=None)
     (looked.host.proc / "101" / "ksm_stat").mkdir()
     looked.source.start()
-    assert any(note.startswith("1 process can't be read, so it is") for note in looked.at(0).notes)
+    state = looked.at(0)
+    assert any(note.startswith("1 process can't be read, so it is") for note in state.notes)
+    assert state.rows is not None
+    assert state.rows.unreadable == 1
+    assert top_dict(state, Ui())["process"] is None

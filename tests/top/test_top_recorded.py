@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 import ksmtrace
 from ksmtrace.events.batch import concatenate, empty
-from ksmtrace.events.registry import COW_BREAK, KSM_ENTER, KSM_EXIT, VIA_SELF
+from ksmtrace.events.registry import COW_BREAK, KSM_ENTER, KSM_EXIT, VIA_EXEC, VIA_SELF
 from ksmtrace.recording.reader import StoredRecording
+from ksmtrace.top.noted import CODES
 from ksmtrace.top.recorded import RecordedSource
-from ksmtrace.top.state import Burst, TopState
+from ksmtrace.top.state import MERGES, Burst, TopState
 from ksmtrace.top.sums import TopSums
 from ksmtrace.top.ui import Jump
 from tests.support.batches import (
@@ -118,6 +119,7 @@ def test_by_whatever_way_one_comes_to_a_moment_it_is_the_same(shares: list[float
 def sums_of(path: Path, cuts: list[int], bucket_ns: int) -> TopSums:
     events = concatenate(list(StoredRecording(path).event_batches()))
     sums = TopSums(bucket_ns)
+    sums.attachments.first_sight_known = path.stem != "linux-6.1"
     for part in split(events, [cut % (len(events) + 1) for cut in cuts]):
         if len(part):
             sums.take(part)
@@ -204,6 +206,67 @@ def test_a_process_id_used_again_is_another_process(tmp_path: Path) -> None:
     assert told[2]["cgroup"] == ["/a", "/b"]
     early = plain(here.state(BEGIN + 4 * MS))["rows"]
     assert (early[0], early[1]["merges"], early[2]["comm"]) == ([11], [3], ["old"])
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_what_a_fork_had_merged_is_told_apart_as_the_timeline_does(path: Path) -> None:
+    how = ksmtrace.open(path).pages["how"].value_counts()
+    noted = source(path)._noted
+    counts = {what: int((noted["what"] == CODES[what]).sum()) for what in MERGES}
+    assert counts == {
+        "merged": how["created"] + how["partner"] + how["joined"],
+        "inherited": how["inherited"],
+        "attached": how["joined_or_inherited"],
+        "zero": how["zero_page"],
+    }
+
+
+def test_a_forked_process_took_over_what_its_parent_had_merged() -> None:
+    here = source(ANALYSIS)
+    told = [(b.what, b.count, b.name) for b in here.state(here.moment(22.0)).recent]
+    assert ("inherited", 211, "web-1") in told
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
+def test_no_process_has_two_lines(path: Path) -> None:
+    here = source(path)
+    for share in (0.3, 0.7, 1.0):
+        rows = here.state(here.begin_ns + int(share * (here.end_ns - here.begin_ns))).rows
+        assert rows is not None
+        assert len(set(rows.tgid.tolist())) == len(rows)
+
+
+def test_an_exec_is_no_exit(tmp_path: Path) -> None:
+    old, new = {"mm": 0xA000, "tgid": 11}, {"mm": 0xB000, "tgid": 11}
+    rows = [
+        event(KSM_ENTER, arg=VIA_SELF, **old),
+        event(KSM_ENTER, arg=VIA_EXEC, **new),
+        event(KSM_EXIT, **old),
+        *(joins_ksm_page(7, item=n, addr=n << 12, **new) for n in range(1, 6)),
+        event(KSM_EXIT, **new),
+    ]
+    batch = batch_of([{**row, "ts": BEGIN + n * MS} for n, row in enumerate(rows, 1)])
+    here = RecordedSource(make_recording(tmp_path / "a.ksm", [batch]))
+    before, after = here.state(BEGIN + 8 * MS).rows, here.state(here.end_ns).rows
+    assert before is not None
+    assert after is not None
+    assert [plain(here.state(BEGIN + 8 * MS))["rows"][1][c] for c in ("merges", "exited")] == [
+        [5], [0],
+    ]  # fmt: skip
+    assert after.tgid.tolist() == [11]
+    assert after.columns["exited"].tolist() == [1]
+
+
+def test_many_scans_do_not_hide_what_happened_before_them(tmp_path: Path) -> None:
+    rows = [joins_ksm_page(7, BEGIN + MS, tgid=11, mm=11 << 12, addr=0x1000, item=1)]
+    for n in range(307):
+        rows += [scan_starts(n, BEGIN + (n + 1) * SECOND),
+                 scan_stops(n, BEGIN + (n + 1) * SECOND + MS)]  # fmt: skip
+    path = make_recording(tmp_path / "a.ksm", [batch_of(rows)])
+    here = RecordedSource(path)
+    told = [burst.what for burst in here.state(here.end_ns).recent]
+    assert told == ["scanned", "scanned", "scanned", "attached"]
+    assert [b.what for b in sums_of(path, [], SECOND).recent(48)] == told
 
 
 def test_losses_are_said_once_they_have_happened(tmp_path: Path) -> None:

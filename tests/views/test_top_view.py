@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,19 +17,23 @@ from ksmtrace.top.loading import loading
 from ksmtrace.top.recorded import RecordedSource
 from ksmtrace.top.rows import labelled
 from ksmtrace.top.state import (
+    ROUTINE,
     WHATS,
     Burst,
+    Group,
     Moment,
     Place,
     Rows,
     Scan,
     Series,
     TopState,
+    What,
 )
 from ksmtrace.top.table import COLUMNS
 from ksmtrace.top.ui import SORTS, Ui, pressed
 from ksmtrace.views.top import render_top
 from ksmtrace.views.top_json import top_dict
+from ksmtrace.views.top_parts import recent_lines
 from ksmtrace.views.top_words import burst_words
 
 ANALYSIS = Path(__file__).parents[2] / "recordings" / "analysis.ksm"
@@ -57,7 +62,7 @@ def hostile(names: list[str]) -> TopState:
     columns = {str(column.name): np.full(count, 1e12 / 7) for column in COLUMNS}
     labels = {name: labelled([*names]) for name in ("comm", "cgroup", "vm")}
     return TopState(
-        place=Place("capture", names[0], 4096, 3, backend="core", cow=True),
+        place=Place("capture", names[0] if names else "6.18", 4096, 3, backend="core", cow=True),
         moment=Moment(107 * 10**9, 100 * 10**9),
         rows=Rows(np.arange(count) + (1 << 31) - 100, columns, labels),
         recent=[Burst(106 * 10**9, what, 10**12, 11, name) for what in WHATS for name in names],
@@ -182,6 +187,8 @@ def test_printed_once_it_has_no_keys_and_no_more_lines_than_it_takes() -> None:
     [
         (Burst(0, "merged", 1_204, 11, "web"), "merged 1,204 pages of web (11)"),
         (Burst(0, "merged", 1, processes=17), "merged 1 page of 17 other processes"),
+        (Burst(0, "attached", 7, 11, "web"), "attached 7 pages of web (11) to KSM pages"),
+        (Burst(0, "inherited", 211, 11, "web"), "web (11) took over 211 merged pages by fork"),
         (Burst(0, "zero", 53, 11), "mapped 53 pages of 11 onto the zero page"),
         (Burst(0, "failed", 7), "failed to merge 7 pages"),
         (Burst(0, "broke", 1, 11, "db"), "db (11) wrote to 1 merged page: copied"),
@@ -237,3 +244,87 @@ def test_the_json_has_stable_names_and_null_for_what_is_not_known() -> None:
     empty = top_dict(TopState(Place("counters", "6.1", 4096, None), Moment(1, 1)), Ui(by="vm"))
     assert empty["vm"] is None
     assert empty["lost"] is None
+
+
+def test_scans_and_decisions_leave_room_for_what_happened_at_80_by_24() -> None:
+    lines = screen(recorded(44.04), Ui(speed=4), 80, 24)
+    at = next(n for n, line in enumerate(lines) if line.startswith("recent"))
+    end = next(n for n, line in enumerate(lines) if "▼saved" in line)
+    told = lines[at:end]
+    assert len(told) >= 4
+    assert sum("scan " in line or "advisor" in line for line in told) == 1
+    assert "merged 7 pages of batch" in told[1]
+    assert "left ksmd's list" in told[2]
+
+
+@given(st.lists(st.sampled_from(WHATS), max_size=29), st.integers(1, 23))
+def test_no_line_of_what_happened_stays_free_and_the_order_is_kept(
+    whats: list[What], most: int
+) -> None:
+    bursts = [Burst(100 - n, what, 3, 11) for n, what in enumerate(whats)]
+    lines = recent_lines(replace(hostile(["x"]), recent=bursts), most)
+    assert len(lines) == (min(most, len(bursts)) or 1)
+    others = [burst_words(b) for b in bursts if b.what not in ROUTINE]
+    shown = [line.plain[20:].strip() for line in lines if bursts]
+    told = [words for words in shown if words in others]
+    assert told == others[: len(told)]
+    # All of them, or so many that three quarters of the lines are theirs.
+    assert len(told) == len(others) or len(told) >= most - max(most // 4, 1)
+
+
+def test_the_chart_of_what_is_saved_ends_where_its_figure_is() -> None:
+    source = RecordedSource(ANALYSIS.parent / "demo.ksm")
+    state = source.state(source.end_ns)
+    assert state.figures["saved_bytes"] == 0
+    line = next(line for line in screen(state, Ui(), 80, 24) if "5.2 MiB" in line)
+    assert line.endswith("▁ 0 B, most 5.2 MiB")
+    for second in (3.0, 4.04, 5.99):
+        state = source.state(source.moment(second))
+        assert state.series is not None
+        assert state.series.values["saved_bytes"][-1] == state.figures["saved_bytes"]
+
+
+@pytest.mark.parametrize("run", ["0", "1", "2"])
+@pytest.mark.parametrize(
+    ("pages", "sleep", "words"),
+    [("4000000000", "4000000001", "smart, all pages/46 d"), ("100", "20", "smart, 100 pages/20 ms"),
+     ("3000", "20", "smart, 3,000 pages/20 ms")],
+)  # fmt: skip
+def test_ksmds_settings_are_whole_at_80_columns(
+    run: str, pages: str, sleep: str, words: str
+) -> None:
+    knobs = {"run": run, "pages_to_scan": pages, "sleep_millisecs": sleep, "smart_scan": "1"}
+    figures = {"ksmd_percent_of_one_core": 100.0, "ksmd_percent_of_host": 50.0}
+    state = replace(hostile(["x"]), knobs=knobs, figures=figures, scan=Scan(expected_pages=1_009))
+    line = next(line for line in screen(state, Ui(), 80, 24) if line.startswith("ksmd"))
+    assert line.endswith(words)
+    assert "100.0 % of a core" in line
+
+
+def test_more_pages_than_can_be_read_are_not_said_to_be_all() -> None:
+    knobs = {"run": "1", "pages_to_scan": "4000000000", "sleep_millisecs": "20"}
+    state = TopState(Place("counters", "6.1", 4096, None), Moment(1, 1), knobs=knobs)
+    line = next(line for line in screen(state, Ui(), 80, 24) if line.startswith("ksmd"))
+    assert line.endswith("4,000 M pages/20 ms")
+
+
+@pytest.mark.parametrize("by", ["process", "cgroup", "vm"])
+def test_where_processes_cannot_be_read_none_is_unknown(by: Group) -> None:
+    nobody = hostile([])
+    assert nobody.rows is not None
+    some = replace(nobody, rows=replace(nobody.rows, unreadable=34))
+    assert "that can be read" in "\n".join(screen(some, Ui(by=by), 80, 24))
+    assert top_dict(some, Ui(by=by))[by] is None
+    assert "that can be read" not in "\n".join(screen(nobody, Ui(by=by), 80, 24))
+    assert top_dict(nobody, Ui(by=by))[by] == []
+
+
+def test_counts_are_integers_in_the_json_of_a_recording() -> None:
+    told = json.loads(json.dumps(top_dict(recorded(), Ui())))
+    both = {**told["figures"], **told["process"][0]}
+    for name, kind in (
+        ("saved_bytes", int), ("profit_bytes", int), ("pages_shared", int), ("full_scans", int),
+        ("merged_pages", int), ("merges", int), ("items", int), ("sharing_per_shared", float),
+        ("visits_per_s", float), ("merges_per_s", float), ("skipped_percent", float),
+    ):  # fmt: skip
+        assert type(both[name]) is kind, name
