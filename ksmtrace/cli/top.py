@@ -16,7 +16,6 @@ examples:
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,7 +23,7 @@ from typing import TYPE_CHECKING
 from ksmtrace.errors import Exit, KsmtraceError
 
 if TYPE_CHECKING:
-    from ksmtrace.top.run import Asked
+    from ksmtrace.cli.watching import Asked
 
 _SORTS = {
     "saved": "saved_bytes",
@@ -65,18 +64,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Show; see the module's docstring."""
     from ksmtrace.kernel.signals import signals_interrupt
+    from ksmtrace.terminal import screen_obstacle
 
-    # Before all that is slow to import: a signal is how it ends, at any moment.
+    # Before all that is slow to import: a signal is how the screen ends, at any moment.
     try:
         with signals_interrupt():
             _run(args)
     except KeyboardInterrupt:
-        pass
+        if args.json or args.once or screen_obstacle() is not None:
+            raise
     return Exit.OK
 
 
 def _run(args: argparse.Namespace) -> None:
-    from ksmtrace.top.run import show, snapshot
+    from ksmtrace.cli.watching import show, snapshot
+    from ksmtrace.terminal import screen_obstacle
 
     asked = _asked(args)
     if args.json:
@@ -86,7 +88,7 @@ def _run(args: argparse.Namespace) -> None:
 
         print(json.dumps(top_dict(snapshot(asked), asked.ui), indent=1))
         return
-    told_why = _cannot_show()
+    told_why = screen_obstacle()
     if not args.once and told_why is None:
         show(asked)
         return
@@ -100,18 +102,9 @@ def _run(args: argparse.Namespace) -> None:
     console.print(render_top(snapshot(asked), asked.ui, max(console.width, 80), None))
 
 
-def _cannot_show() -> str | None:
-    """Why there can be no screen, in words."""
-    if not sys.stdout.isatty():
-        return "the output is no terminal"
-    if os.environ.get("TERM") in (None, "", "dumb"):
-        return "this terminal can't be drawn on (TERM)"
-    return None
-
-
 def _asked(args: argparse.Namespace) -> Asked:
+    from ksmtrace.cli.watching import Asked
     from ksmtrace.top.live import Wanted
-    from ksmtrace.top.run import Asked
     from ksmtrace.top.ui import Ui
 
     live = {"--interval": args.interval, "--backend": args.backend, "--cow": args.cow}

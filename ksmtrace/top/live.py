@@ -76,6 +76,10 @@ class LiveSource:
         """What it is like at `ns`, which is now."""
         if not self._started:
             return replace(self._host.state(ns), loading="attaching")
+        if self._capture is not None and not self._capture.working:
+            # What it told stands still: from here on that would be a false nought.
+            self._capture = None
+            self._host.place = replace(self._host.place, origin="counters", backend=None)
         rows = self._rows(ns)
         items = self._readings[-1].items if self._readings else None
         told = None

@@ -58,7 +58,8 @@ _MOST_NAMED = 3
 
 
 def _what_of_kind() -> npt.NDArray[np.uint8]:
-    table = np.full(max(kind.id for kind in KINDS) + 1, _OF_NOBODY, np.uint8)
+    # The last one is for kinds that a later ksmtrace may know.
+    table = np.full(max(kind.id for kind in KINDS) + 2, _OF_NOBODY, np.uint8)
     for kind, what in (
         (KSM_ENTER, "entered"),
         (KSM_EXIT, "exited"),

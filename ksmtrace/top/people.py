@@ -102,7 +102,9 @@ class People:
         )
         merged = np.where(exited, 0.0, _picked(counters["ksm_merging_pages"], now))
         zero = np.where(exited, 0.0, np.nan_to_num(_picked(counters["ksm_zero_pages"], now)))
-        first = np.nan_to_num(_picked(counters["ksm_merging_pages"], before))
+        first = _picked(counters["ksm_merging_pages"], before)
+        # Who began since then had none; of others that is not known before the first sample.
+        first[np.isnan(first) & (lives.first[there] > np.uint64(max(since, 0)))] = 0.0
         seconds = (ns - since) / 1e9
         merges, merges_per_s = self._told(self._merges, ns, since, there)
         breaks, breaks_per_s = self._told(self._breaks, ns, since, there)

@@ -128,6 +128,18 @@ def test_a_signal_ends_it_with_success_and_the_terminal_as_it_was(
     assert b"Traceback" not in one.shown
 
 
+def test_what_would_print_once_and_is_interrupted_has_not_succeeded() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ksmtrace.cli.main", "top", "--json", "--no-capture",
+         "--interval", "60"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    time.sleep(1.5)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    assert (process.returncode, out) in ((Exit.INTERRUPTED, b""), (Exit.HOST_CANNOT, b""))
+
+
 def test_ctrl_c_on_the_keyboard_ends_it_with_success(terminal: Callable[..., OnTerminal]) -> None:
     one = terminal(ANALYSIS)
     one.until("playing")
@@ -223,7 +235,7 @@ def test_nothing_heavy_is_imported_before_the_first_screen() -> None:
         "from ksmtrace.top.live import LiveSource, Wanted\n"
         "from ksmtrace.top.ui import Ui\n"
         "from ksmtrace.views.top import render_top\n"
-        "import ksmtrace.top.run, ksmtrace.terminal\n"
+        "import ksmtrace.cli.watching, ksmtrace.terminal\n"
         "state = LiveSource(Wanted()).state(time.monotonic_ns())\n"
         "render_top(state, Ui(), 80, 24)\n"
         "print(*{'numpy', 'pandas', 'pyarrow', 'numba', 'scipy'} & set(sys.modules))\n"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from ksmtrace.capture import pump
 from ksmtrace.errors import Exit, KsmtraceError, Obstacle, host_cannot
+from ksmtrace.events.batch import empty
 from ksmtrace.top.host import Paths
 from ksmtrace.top.live import LiveSource, Wanted
-from ksmtrace.top.state import TopState
+from ksmtrace.top.state import WHATS, TopState
+from ksmtrace.top.sums import TopSums
 from ksmtrace.top.table import listed
 from ksmtrace.top.ui import Ui
 from ksmtrace.views.top_json import top_dict
@@ -168,3 +172,42 @@ def test_a_process_that_cannot_be_read_is_counted_in_a_note(looked: Looked) -> N
     assert state.rows is not None
     assert state.rows.unreadable == 1
     assert top_dict(state, Ui())["process"] is None
+
+
+class _Breaking:
+    """A capture's stream that ends in an error."""
+
+    def read(self) -> np.ndarray[Any, Any]:
+        raise OSError("gone")
+
+
+def test_a_capture_that_died_leaves_unknown_rates_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def breaking(
+        backend: str, sums: TopSums, *, say: Callable[[str], None], **_more: object
+    ) -> Iterator[pump.Capture[TopSums]]:
+        assert backend == "core"
+        yield pump.Capture(backend, _Breaking(), sums, say)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pump, "capturing", breaking)
+    one = Looked(tmp_path, "core")
+    one.source.start()
+    time.sleep(0.2)
+    one.at(0)
+    state = one.at(5)
+    one.source.close()
+    assert state.figures["merges_per_s"] is None
+    assert state.lost is None
+    assert (state.place.origin, state.place.backend) == ("counters", None)
+    assert any("the capture ended" in note for note in state.notes)
+
+
+def test_a_kind_of_event_that_is_not_known_is_counted_as_nothing() -> None:
+    batch = np.zeros(7, empty().dtype)
+    batch["kind"] = 200
+    sums = TopSums()
+    sums.take(batch)
+    totals = sums.totals()
+    assert all(totals.of(what) == 0 for what in WHATS)

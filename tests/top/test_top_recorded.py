@@ -227,6 +227,26 @@ def test_a_forked_process_took_over_what_its_parent_had_merged() -> None:
     assert ("inherited", 211, "web-1") in told
 
 
+def test_how_fast_a_process_merges_is_unknown_before_its_first_sample(tmp_path: Path) -> None:
+    there = {"ts": BEGIN - 1, "what": "present", "tgid": 11, "comm": "db"}
+    samples = [
+        {"ts": BEGIN + n * SECOND, "reason": "interval", "tgid": 11, "ksm_merging_pages": pages}
+        for n, pages in ((3, 100_003), (8, 100_020))
+    ]
+    batch = batch_of([event(KSM_ENTER, ts=BEGIN + MS, mm=0xA000, tgid=13, arg=VIA_SELF)])
+    tables = {"identities": [there], "counters": [host_sample(BEGIN), *samples]}
+    here = RecordedSource(make_recording(tmp_path / "a.ksm", [batch], tables=tables))
+    first = here.state(BEGIN + 3 * SECOND).rows
+    later = here.state(BEGIN + 8 * SECOND).rows
+    assert first is not None
+    assert later is not None
+    [row] = np.flatnonzero(first.tgid == 11)
+    assert first.columns["merged_pages"][row] == 100_003
+    assert np.isnan(first.columns["net_per_s"][row])
+    [rate] = later.columns["net_per_s"][later.tgid == 11].tolist()
+    assert 17 / 8 <= rate <= 17 / 0.2
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
 def test_no_process_has_two_lines(path: Path) -> None:
     here = source(path)
