@@ -245,8 +245,11 @@ def _standing(
     if page is None:
         return Standing.SWAPPED if address in mm.swapped else Standing.NOT_THERE
     if page.ksm:
-        counted = item is not None and item.head is not None and item.head is page.node
-        return Standing.MERGED if counted else Standing.INHERITED
+        if item is not None and item.head is not None and item.head is page.node:
+            return Standing.MERGED
+        # One that lost its stable node, or moved to another NUMA node, may look for a twin, too.
+        waits = item is not None and id(item.tree) in living
+        return Standing.UNSTABLE if waits else Standing.INHERITED
     if item is None:
         return Standing.UNSEEN
     if item.head is not None:

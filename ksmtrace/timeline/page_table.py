@@ -165,6 +165,8 @@ def _in_chain(context: Context, born: U64, died: U64) -> pd.arrays.BooleanArray:
     all_named = bool(len(host)) and bool(shared[0] <= there[0])
     known = np.isfinite(dups)
     ts = host.ts[known]
+    # A dup of before may be one that nobody maps any more, and no census names that.
+    all_named = all_named and bool(known.any()) and bool(dups[known][0] == 0)
     some = np.concatenate(([0], np.cumsum(dups[known] > 0)))
     all_of_them = np.concatenate(
         ([0], np.cumsum(all_named & (dups[known] > 0) & (dups[known] >= there[known])))

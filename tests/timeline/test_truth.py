@@ -108,6 +108,7 @@ def test_random_scenarios_are_told_as_they_happened(
 @example(family="whole processes", seed=648714, at=21, census=True, cow=True, reused=False)
 @example(family="forks", seed=968605, at=16, census=False, cow=True, reused=True)
 @example(family="opting out whole", seed=540180, at=13, census=True, cow=True, reused=True)
+@example(family="everything", seed=384, at=22, census=True, cow=False, reused=False)
 def test_a_recording_of_a_host_already_merged_is_told_from_there(
     family: str, seed: int, at: int, *, census: bool, cow: bool, reused: bool, tmp_path_factory: Any
 ) -> None:
