@@ -31,16 +31,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Report; see the module's docstring."""
+    if args.force and args.html is None:
+        raise KsmtraceError("--force is for --html FILE", "leave it out", Exit.USAGE)
+    if args.html is not None:
+        from ksmtrace.cli.one_heap import keep_freed_memory
+
+        keep_freed_memory()
+        from ksmtrace.cli.report_html import write_html_report
+
+        return write_html_report(args.recording, args.html, force=args.force)
     from ksmtrace.recording.reader import StoredRecording, is_uksm
     from ksmtrace.timeline.build import timeline_of
     from ksmtrace.timeline.summary import summarise
 
-    if args.force and args.html is None:
-        raise KsmtraceError("--force is for --html FILE", "leave it out", Exit.USAGE)
-    if args.html is not None:
-        from ksmtrace.cli.report_html import write_html_report
-
-        return write_html_report(args.recording, args.html, force=args.force)
     recording = StoredRecording(args.recording)
     if is_uksm(recording.manifest):
         return _uksm(recording, as_json=args.json)
