@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ksmtrace.processes.background import Background
     from ksmtrace.processes.following import Snapshot
     from ksmtrace.top.rows import Counted, Reading
-    from ksmtrace.top.sums import TopSums
+    from ksmtrace.top.sums import TopSums, Totals
 
 RECENT = 48
 """The last things that happened: more than a terminal has lines for."""
@@ -80,19 +80,19 @@ class LiveSource:
             # What it told stands still: from here on that would be a false nought.
             self._capture = None
             self._host.place = replace(self._host.place, origin="counters", backend=None)
-        rows = self._rows(ns)
+        # One copy a look, so that all of a screen is of one moment.
+        totals = self._capture.sums.totals() if self._capture is not None else None
+        rows = self._rows(ns, totals)
         items = self._readings[-1].items if self._readings else None
         told = None
         capture = self._capture
-        if capture is not None:
-            totals = capture.sums.totals()
+        if capture is not None and totals is not None:
             breaks = totals.of("broke") if self._wanted.cow else None
             told = Told(ns, totals.of(*MERGES), breaks)
-            start, last_s, _ = capture.sums.scans()
-            self._host.scans.told(start, last_s)
+            self._host.scans.told(*capture.sums.scans())
         state = self._host.state(ns, told, items)
         notes = [*self._notes, *self._process_notes()]
-        if capture is None:
+        if capture is None or totals is None:
             return replace(state, rows=rows, notes=notes)
         return replace(
             state,
@@ -100,7 +100,7 @@ class LiveSource:
             notes=notes,
             decisions=capture.sums.decisions(),
             recent=[self._named(burst) for burst in capture.sums.recent(RECENT)],
-            lost=capture.sums.totals().of("lost"),
+            lost=totals.of("lost"),
         )
 
     def _attach(self, backend: str) -> None:
@@ -153,7 +153,7 @@ class LiveSource:
         self._background = Background(self._reader.take, self._notes.append)
         self._background.latest(self._wanted.interval_s)
 
-    def _rows(self, ns: int) -> Rows | None:
+    def _rows(self, ns: int, totals: Totals | None) -> Rows | None:
         from ksmtrace.top.rows import Counted
 
         if self._background is None or self._reader is None:
@@ -165,8 +165,7 @@ class LiveSource:
             return None
         merges, breaks = None, None
         # Inside a container the events' process ids are not those of its /proc.
-        if self._capture is not None and in_initial_pid_namespace():
-            totals = self._capture.sums.totals()
+        if totals is not None and in_initial_pid_namespace():
             merges, breaks = totals.merges, totals.breaks if self._wanted.cow else None
         self._counted.append(Counted(ns, merges, breaks))
         while len(self._counted) > 2 and self._counted[1].ns <= ns - RATE_NS:

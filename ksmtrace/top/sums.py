@@ -55,8 +55,6 @@ class TopSums(Noter):
         self._breaks: dict[int, int] = {}
         self._buckets: tuple[dict[int, Noted], ...] = ({}, {})
         self._decisions: deque[Decision] = deque(maxlen=_DECISIONS)
-        self.ended: int | None = None
-        """Number of the last scan that ended."""
 
     def totals(self) -> Totals:
         """The sums so far, a copy."""
@@ -68,19 +66,16 @@ class TopSums(Noter):
         with self._lock:
             return list(reversed(self._decisions))
 
-    def scans(self) -> tuple[tuple[int, int, int] | None, float | None, int | None]:
-        """Start, number and items of the scan under way; seconds of the last; its number."""
+    def scans(self) -> tuple[tuple[int, int, int] | None, float | None]:
+        """Start, number and items of the scan under way; seconds of the last."""
         with self._lock:
-            return self.scan, self.last_s, self.ended
+            return self.scan, self.last_s
 
     def recent(self, most: int) -> list[Burst]:
         """The last things that happened, the newest first."""
         with self._lock:
             parts = [sorted(buckets.items(), reverse=True) for buckets in self._buckets]
         return recent_of(((bursts_of(noted) for _, noted in part) for part in parts), most)
-
-    def _end(self, ts: int, seq: int) -> None:  # noqa: ARG002 as declared
-        self.ended = seq
 
     def _decide(self, decisions: Sequence[Decision]) -> None:
         self._decisions.extend(decisions)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -12,24 +11,9 @@ from ksmtrace.lessons.frames import Kind
 from ksmtrace.lessons.recorded import MOST_SCANS, frames_of
 from ksmtrace.model.ksm import KsmScanner
 from ksmtrace.whatif.loading import load_readable
-from ksmtrace.whatif.moment import Moment
+from tests.support.moments import moment
 
 KERNEL = profile("6.18")
-
-
-def moment(contents: list[list[int]], changing: int) -> Moment:
-    flat = [content for held in contents for content in held]
-    return Moment(
-        tgids=np.array([t for t, held in enumerate(contents, 11) for _ in held], np.int64),
-        addresses=np.array([(256 + n) * 4096 for held in contents for n in range(len(held))]),
-        contents=np.array(flat, np.int64),
-        frames=np.arange(len(flat)),
-        changing=np.arange(len(flat)) < changing,
-        different=max(flat, default=0) + 1,
-        regions={},
-        knobs={},
-        page_bytes=4096,
-    )
 
 
 @settings(max_examples=37, suppress_health_check=[HealthCheck.too_slow], deadline=None)
