@@ -10,17 +10,23 @@ from ksmtrace.errors import Exit, KsmtraceError
 
 def positive(text: str) -> float:
     """An option's number above 0."""
-    number = float(text)
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0
     if not 0 < number < 1e9:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number: write 4 or 0.5")
     return number
 
 
 def count(text: str) -> int:
     """An option's whole number above 0."""
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number: write 4")
     return number
 
 

@@ -264,3 +264,13 @@ def test_ctrl_z_gives_the_terminal_back_and_fg_takes_it_again(
     one.press(b"q")
     assert one.end() == Exit.OK
     assert one.is_restored()
+
+
+@pytest.mark.parametrize("speed", ["x", "0", "-1", "nan", "1e99"])
+def test_a_speed_that_is_none_is_told_with_what_to_write(
+    capsys: pytest.CaptureFixture[str], speed: str
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["top", str(ANALYSIS), f"--speed={speed}"])
+    assert ended.value.code == Exit.USAGE
+    assert "is not a positive number: write 4 or 0.5" in capsys.readouterr().err
