@@ -87,7 +87,8 @@ class Attachments:
 
     def _sure(self, page: npt.NDArray[np.void], events: EventBatch) -> Mask:
         ts, born = events["ts"], page["born"]
-        entered = np.array([self._entered.get(mm, 0) for mm in events["mm"].tolist()], np.uint64)
+        mms, which = np.unique(events["mm"], return_inverse=True)
+        entered = np.array([self._entered.get(mm, 0) for mm in mms.tolist()], np.uint64)[which]
         # One that came after this, with the same mm, is another.
         entered[entered > ts] = 0
         own = page["maker"] == events["mm"]
@@ -105,10 +106,16 @@ class Attachments:
     def _found(self, pfn: U64) -> npt.NDArray[np.void]:
         """The newest KSM page on each frame; zeros where none is known."""
         page = np.zeros(len(pfn), _PAGE)
+        rest = np.flatnonzero(pfn)
         for probe in range(_PROBES):
-            here = self._pages[self._slots(pfn, probe)]
-            match = (here["pfn"] == pfn) & (pfn > 0)
-            page[match] = here[match]
+            slots = self._slots(pfn[rest], probe)
+            there = self._pages["pfn"][slots]
+            match = there == pfn[rest]
+            page[rest[match]] = self._pages[slots[match]]
+            # Nothing is ever taken out: behind a free place there is none.
+            rest = rest[~match & (there != 0)]
+            if not len(rest):
+                break
         return page
 
     def _remember(self, made: npt.NDArray[np.void]) -> None:
@@ -116,11 +123,15 @@ class Attachments:
         _, newest = np.unique(made["pfn"][::-1], return_index=True)
         made = made[::-1][newest]
         # First where the frame stands already: it must not stand twice.
+        rest, kept = np.arange(len(made)), np.zeros(len(made), np.bool_)
         for probe in range(_PROBES):
-            slots = self._slots(made["pfn"], probe)
-            same = self._pages["pfn"][slots] == made["pfn"]
-            self._pages[slots[same]] = made[same]
-            made = made[~same]
+            slots = self._slots(made["pfn"][rest], probe)
+            there = self._pages["pfn"][slots]
+            same = there == made["pfn"][rest]
+            self._pages[slots[same]] = made[rest[same]]
+            kept[rest[same]] = True
+            rest = rest[~same & (there != 0)]
+        made = made[~kept]
         for probe in range(_PROBES):
             slots = self._slots(made["pfn"], probe)
             free = self._pages["pfn"][slots] == 0
