@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 RECENT = 48
 """The last things that happened: more than a terminal has lines for."""
-_BUSY_WAIT = 0.05
+_BUSY_WAIT = 0.15
 """The ring holds a third of a second of the largest burst; to look less often costs less."""
 _REST = 60
 """After a reading of the processes that took t seconds of CPU the next waits 60 t."""
